@@ -1,0 +1,153 @@
+"""The command line: ``deepmac fit | validate | test | predict | check-data``, and ``train.py``.
+
+Hydra composes ``conf/``; the result is a LightningCLI configuration; LightningCLI alone builds
+objects. Both doors end in :func:`deepmac.lightning.cli.run`.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from deepmac.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_HELP = """\
+usage: deepmac COMMAND [group=choice] [key.path=value] ...
+
+Deep-MAC: boxes for all classes, masks for some, good masks for every class.
+
+commands
+  fit         train, then evaluate          deepmac fit experiment=custom data.root=DIR
+  validate    evaluate a checkpoint         deepmac validate experiment=... ckpt_path=last.ckpt
+  test        the same on the test json
+  predict     write a COCO results json     deepmac predict ... data.predict_json=FILE
+  check-data  look at a data set            deepmac check-data data.root=DIR split=voc_to_nonvoc
+
+settings come from the Hydra tree conf/ (groups: experiment, model, backbone, mask_head, data,
+split, trainer, callbacks, logger, debug), or from one flat file:
+  deepmac fit experiment=custom --print_config > run.yaml
+  deepmac fit --config run.yaml --trainer.max_epochs=1
+`deepmac COMMAND --help` lists every setting.
+"""
+
+_TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the ``deepmac`` command; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_HELP, end="")
+        return 0
+    if arguments[0] == "--version":
+        from deepmac import __version__
+
+        print(__version__)
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command in _TRAINER_COMMANDS:
+        return _mending(lambda: _trainer_command(command, rest))
+    if command == "check-data":
+        return _mending(lambda: _check_data(rest))
+    known = ", ".join((*_TRAINER_COMMANDS, "check-data"))
+    print(f"deepmac: no command {command!r}; there are {known}", file=sys.stderr)
+    return 2
+
+
+def train(config: DictConfig) -> float | None:
+    """``train.py``: run ``fit`` on a configuration that Hydra composed."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from deepmac.compose import lightning_config
+    from deepmac.lightning.cli import run
+
+    value: list[float | None] = []
+
+    def job() -> int:
+        value.append(run("fit", lightning_config(config), [], HydraConfig.get().runtime.output_dir))
+        return 0
+
+    code = _mending(job)
+    if code:
+        sys.exit(code)
+    return value[0]
+
+
+def _trainer_command(command: str, arguments: list[str]) -> int:
+    """Words with a leading dash go to LightningCLI, the others to Hydra."""
+    from deepmac.compose import compose, lightning_config, run_directory
+    from deepmac.lightning.cli import run
+
+    overrides, options = _sort(arguments)
+    if any(option == "--config" or option.startswith(("--config=", "-c")) for option in options):
+        if overrides:
+            raise ConfigError(
+                f"--config FILE is a whole configuration: give changes as --key.path=value, not "
+                f"as the override {overrides[0]!r}"
+            )
+        run(command, None, options, run_directory(None))
+        return 0
+    config, run_dir = compose(overrides)
+    chosen = ("model", "experiment", "backbone", "mask_head")
+    own_model = any(
+        word.lstrip("+~").split("=")[0].split(".")[0].split("@")[0] in chosen for word in overrides
+    )
+    run(command, lightning_config(config), options, run_dir, model_of_checkpoint=not own_model)
+    return 0
+
+
+def _check_data(arguments: list[str]) -> int:
+    from deepmac.check_data import check_data, print_report
+    from deepmac.compose import compose
+
+    overrides, options = _sort(arguments)
+    if options:
+        raise ConfigError(f"check-data takes no option {options[0]!r}; settings are key=value")
+    if not any(word.startswith(("data=", "experiment=")) for word in overrides):
+        overrides = ["experiment=custom", *overrides]
+    config, run_dir = compose(overrides)
+    report = check_data(config.data, run_dir)
+    print_report(report)
+    return 1 if report.problems else 0
+
+
+def _sort(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Hydra overrides, and LightningCLI options with the values that follow them."""
+    overrides: list[str] = []
+    options: list[str] = []
+    takes_value = False
+    for word in arguments:
+        if word.startswith("-"):
+            options.append(word)
+            flag = word in ("-h", "--help") or word.startswith("--print_config")
+            takes_value = "=" not in word and not flag
+        elif takes_value:
+            options.append(word)
+            takes_value = False
+        else:
+            overrides.append(word)
+    return overrides, options
+
+
+def _mending(job: Callable[[], int]) -> int:
+    """Run ``job``; what a user can mend is said in one sentence, without a traceback."""
+    try:
+        return job()
+    except UserError as error:
+        print(f"deepmac: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        print(
+            f"deepmac: cannot write{where}: {error.strerror}; make room or choose another "
+            "hydra.run.dir, then go on with ckpt_path=last",
+            file=sys.stderr,
+        )
+        return 1

@@ -1,0 +1,156 @@
+"""LightningCLI on a composed configuration: the one place where objects are built."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from rich.console import Console
+
+from deepmac.errors import ConfigError
+from deepmac.evaluation import format_table
+from deepmac.lightning.datamodule import CocoDataModule
+from deepmac.lightning.evaluation_callback import EvaluateCoco
+from deepmac.lightning.module import DeepMACModule
+
+MONITORED = "mask/AP/all"
+
+
+def run(
+    command: str,
+    config: dict[str, Any] | None,
+    options: list[str],
+    run_dir: str | os.PathLike[str],
+    *,
+    model_of_checkpoint: bool = False,
+) -> float | None:
+    """Build everything and run one LightningCLI subcommand.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        config: a composed configuration; None when ``options`` name a ``--config`` file.
+        options: LightningCLI's own options.
+        run_dir: where everything of this run is written.
+        model_of_checkpoint: nothing was said about the model, so a ``ckpt_path`` may.
+
+    Returns:
+        After ``fit``: the monitored value of the final evaluation.
+    """
+    arguments = [command]
+    with tempfile.TemporaryDirectory() as folder:
+        if config is not None:
+            path = Path(folder) / "composed.yaml"
+            if command != "fit":
+                config = {k: v for k, v in config.items() if k != "sweep_value"}
+            path.write_text(yaml.safe_dump(config, sort_keys=False))
+            arguments += ["--config", str(path)]
+        DeepMACCLI.run_dir = Path(run_dir)
+        DeepMACCLI.model_of_checkpoint = model_of_checkpoint
+        # LightningCLI warns when both its arguments and the process have some.
+        given, sys.argv = sys.argv, sys.argv[:1]
+        try:
+            cli = DeepMACCLI(
+                DeepMACModule,
+                CocoDataModule,
+                args=[*arguments, *options],
+                save_config_callback=SaveFlatConfig,
+                parser_kwargs={"exit_on_error": False},
+            )
+        except ArgumentError as error:
+            raise ConfigError(" ".join(str(error).split())) from error
+        finally:
+            sys.argv = given
+    evaluation = cli.evaluation
+    if command != "fit" or evaluation is None or not evaluation.metrics:
+        return None
+    section, metric, group = MONITORED.split("/")
+    value: float | None = evaluation.metrics[section][metric][group]
+    return value
+
+
+class DeepMACCLI(LightningCLI):
+    """LightningCLI that writes into one run directory and ends ``fit`` with an evaluation."""
+
+    run_dir: Path
+    model_of_checkpoint: bool
+
+    def _parse_ckpt_path(self) -> None:
+        """A checkpoint's settings never overrule what the user has set (Lightning lets them)."""
+        if self.model_of_checkpoint:
+            super()._parse_ckpt_path()
+
+    def before_instantiate_classes(self) -> None:
+        """Relative paths of callbacks and loggers are relative to the run directory."""
+        self._dump_config()
+        settings = self.config[self.subcommand]
+        settings.trainer.default_root_dir = str(self.run_dir)
+        for group, key in (("callbacks", "dirpath"), ("logger", "save_dir")):
+            for entry in settings.trainer.get(group) or []:
+                arguments = entry.get("init_args") or Namespace()
+                if arguments.get(key) is not None:
+                    arguments[key] = str(self.run_dir / arguments[key])
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Give the callback that saves the configuration the portable text."""
+        self.save_config_kwargs = {"content": self.config_dump, "run_dir": self.run_dir}
+        return super().instantiate_trainer(**kwargs)
+
+    @property
+    def evaluation(self) -> EvaluateCoco | None:
+        """The callback that scores validations, where it was not switched off."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EvaluateCoco):
+                return callback
+        return None
+
+    def after_fit(self) -> None:
+        """Every training ends with one evaluation of its last weights, and its table."""
+        evaluation = self.evaluation
+        if evaluation is None or not self.trainer.limit_val_batches:
+            return
+        if evaluation.step != self.trainer.global_step or self.trainer.fast_dev_run:
+            self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+        elif self.trainer.is_global_zero:
+            Console(highlight=False).print(format_table(evaluation.metrics))
+        if self.trainer.is_global_zero:
+            print(f"run directory: {self.run_dir}")
+
+    def validate(self, **kwargs: Any) -> None:
+        """Our table replaces Lightning's list of values."""
+        self.trainer.validate(**{**kwargs, "verbose": False})
+
+    def test(self, **kwargs: Any) -> None:
+        """As validate."""
+        self.trainer.test(**{**kwargs, "verbose": False})
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predictions are written by a callback, not held in memory."""
+        self.trainer.predict(**{**kwargs, "return_predictions": False})
+
+
+class SaveFlatConfig(SaveConfigCallback):
+    """``config.yaml`` of a run directory: runs again with ``deepmac fit --config``."""
+
+    def __init__(
+        self,
+        parser: LightningArgumentParser,
+        config: Namespace,
+        content: dict[str, Any],
+        run_dir: Path,
+    ) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.content = content
+        self.path = run_dir / "config.yaml"
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Written by the first replica, for training runs alone."""
+        if stage == "fit":
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(yaml.safe_dump(self.content, sort_keys=False))

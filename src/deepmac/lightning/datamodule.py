@@ -1,0 +1,308 @@
+"""COCO-format data for training, evaluation and prediction."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from deepmac.class_map import ClassMap
+from deepmac.data.coco import CheckImages, CocoIndex, OnError, read_coco
+from deepmac.data.collate import collate
+from deepmac.data.dataset import CocoInstances
+from deepmac.data.locate import locate_coco
+from deepmac.data.sampler import EpochBatchSampler
+from deepmac.data.shapes import ensure_shapes
+from deepmac.data.splits import masked_category_ids
+from deepmac.data.transforms import evaluation_transform, training_transform
+from deepmac.errors import ConfigError, DataError
+
+
+class CocoDataModule(pl.LightningDataModule):
+    """Images, boxes for all classes and masks for some, from COCO-format json files.
+
+    Args:
+        source: ``coco`` reads ``root``; ``shapes`` writes the generated set on first use.
+        root: holds ``annotations/instances_{train,val}.json`` and ``images/`` (or COCO's names).
+        train_json: other place of the training annotations.
+        val_json: other place of the validation annotations.
+        predict_json: images to predict on (annotations optional); null = the validation json.
+        image_dir: other place of the images.
+        masked_classes: whose masks supervise training: ``voc``, ``nonvoc``, ``all``,
+            ``annotated`` (every class that has any), or a list of names or ids.
+        image_size: side of the padded square that the network sees.
+        batch_size: training images per device and step.
+        val_batch_size: images per device and evaluation step.
+        num_workers: loader processes; null = one per core, at most 8.
+        max_boxes: fixed number of padded instances; null = the largest count in the batch.
+        only_images: train and evaluate on these image ids of the training json alone.
+        flip: probability of a horizontal flip.
+        color: draw the original's hue, contrast, saturation and brightness changes.
+        crop_scale: range of the random square crop's side relative to the longer image side;
+            null = no crop.
+        max_roi_jitter_ratio: move mask-training boxes by up to this share of their size.
+        mask_size: must equal ``model.mask_size``.
+        mask_resolution: ``crop`` per box, or ``map`` with full-resolution masks.
+        stride: must equal ``model.stride``.
+        on_error: ``stop`` at unusable data, or ``drop`` and count it.
+        check_images: before the run: ``none``, ``header`` (exists, right size, not cut short)
+            or ``full`` (decode every one).
+        seed: of the sampling order and augmentation draws.
+        shapes_train: images of the generated training set.
+        shapes_val: images of the generated validation set.
+        shapes_size: side of the generated images.
+        difficulty: of the generated set, ``default`` or ``hard``.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Literal["coco", "shapes"] = "coco",
+        root: str | None = None,
+        train_json: str | None = None,
+        val_json: str | None = None,
+        predict_json: str | None = None,
+        image_dir: str | None = None,
+        masked_classes: str | list[str | int] = "annotated",
+        image_size: int = 512,
+        batch_size: int = 8,
+        val_batch_size: int = 8,
+        num_workers: int | None = None,
+        max_boxes: int | None = None,
+        only_images: list[int] | None = None,
+        flip: float = 0.5,
+        color: bool = True,
+        crop_scale: tuple[float, float] | None = (0.6, 1.3),
+        max_roi_jitter_ratio: float = 0.0,
+        mask_size: int = 32,
+        mask_resolution: Literal["crop", "map"] = "crop",
+        stride: int = 4,
+        on_error: OnError = "stop",
+        check_images: CheckImages = "header",
+        seed: int = 0,
+        shapes_train: int = 2000,
+        shapes_val: int = 200,
+        shapes_size: int = 128,
+        difficulty: Literal["default", "hard"] = "default",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.train_index: CocoIndex | None = None
+        self.val_index: CocoIndex | None = None
+        self.predict_index: CocoIndex | None = None
+        self._class_map: ClassMap | None = None
+        self._train_sampler: EpochBatchSampler | None = None
+
+    @property
+    def class_map(self) -> ClassMap:
+        """Classes of the training json (of the evaluated one where there is no training json)."""
+        assert self._class_map is not None, "setup has not run"
+        return self._class_map
+
+    def prepare_data(self) -> None:
+        """Write the generated set once per machine."""
+        if self.hparams["source"] == "shapes":
+            self._root()
+
+    def setup(self, stage: str) -> None:
+        """Read and check the annotation files that the stage needs."""
+        if stage == "fit":
+            self.train_index = self.train_index or self._read("train")
+        if stage in ("fit", "validate", "test"):
+            self.val_index = self.val_index or self._read("val")
+        if stage == "predict":
+            self.predict_index = self._read("predict")
+        if self._class_map is None:
+            self._class_map = self._read_classes(stage)
+            self._report_max_boxes()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order and augmentations the next training iterator draws."""
+        if self._train_sampler is not None:
+            self._train_sampler.set_epoch(epoch)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled, augmented batches; continues mid-epoch where a resumed run stopped."""
+        assert self.train_index is not None
+        settings = self.hparams
+        dataset = self._dataset(
+            self.train_index,
+            training=True,
+            transform=training_transform(
+                settings["image_size"],
+                flip=settings["flip"],
+                color=settings["color"],
+                crop_scale=settings["crop_scale"],
+            ),
+        )
+        rank, world_size = self._place()
+        sampler = EpochBatchSampler(
+            len(dataset),
+            settings["batch_size"],
+            seed=settings["seed"],
+            shuffle=True,
+            drop_last=True,
+            rank=rank,
+            world_size=world_size,
+        )
+        if len(sampler) == 0:
+            raise DataError(
+                f"{len(dataset)} training images do not fill one batch of "
+                f"{settings['batch_size']} on {world_size} device(s): lower data.batch_size"
+            )
+        self._train_sampler = sampler
+        self._continue_epoch(sampler)
+        return self._loader(dataset, sampler, persistent=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Every validation image once, over all replicas."""
+        assert self.val_index is not None
+        return self._evaluation_loader(self.val_index)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """As validation."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Every image of ``predict_json`` once, over all replicas."""
+        assert self.predict_index is not None
+        return self._evaluation_loader(self.predict_index)
+
+    def _evaluation_loader(self, index: CocoIndex) -> DataLoader[Any]:
+        dataset = self._dataset(
+            index, training=False, transform=evaluation_transform(self.hparams["image_size"])
+        )
+        rank, world_size = self._place()
+        sampler = EpochBatchSampler(
+            len(dataset),
+            self.hparams["val_batch_size"],
+            seed=0,
+            shuffle=False,
+            drop_last=False,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader(dataset, sampler, persistent=False)
+
+    def _dataset(
+        self, index: CocoIndex, *, training: bool, transform: v2.Transform
+    ) -> CocoInstances:
+        settings = self.hparams
+        return CocoInstances(
+            index,
+            label_of=self.class_map.label_of,
+            masked_category_ids=self.class_map.masked_category_ids,
+            transform=transform,
+            mask_size=settings["mask_size"],
+            stride=settings["stride"],
+            seed=settings["seed"],
+            training=training,
+            max_roi_jitter_ratio=settings["max_roi_jitter_ratio"],
+            mask_resolution=settings["mask_resolution"],
+        )
+
+    def _loader(
+        self, dataset: CocoInstances, sampler: EpochBatchSampler, *, persistent: bool
+    ) -> DataLoader[Any]:
+        workers = self.hparams["num_workers"]
+        if workers is None:
+            workers = min(8, os.cpu_count() or 1)
+        return DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=partial(collate, max_boxes=self.hparams["max_boxes"]),
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=persistent and workers > 0,
+            worker_init_fn=_one_thread,
+        )
+
+    def _continue_epoch(self, sampler: EpochBatchSampler) -> None:
+        """Place the sampler where a restored trainer stopped, also in the middle of an epoch."""
+        if self.trainer is None:
+            return
+        seen = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        limit = self.trainer.limit_train_batches
+        per_epoch = len(sampler)
+        per_epoch = min(per_epoch, limit) if isinstance(limit, int) else int(per_epoch * limit)
+        if per_epoch:
+            epoch, sampler.start_batch = divmod(seen, per_epoch)
+            sampler.set_epoch(epoch)
+
+    def _place(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    def _root(self) -> Path:
+        settings = self.hparams
+        if settings["source"] == "shapes":
+            return ensure_shapes(
+                None if settings["root"] is None else Path(settings["root"]),
+                num_train=settings["shapes_train"],
+                num_val=settings["shapes_val"],
+                size=settings["shapes_size"],
+                difficulty=settings["difficulty"],
+            )
+        if settings["root"] is None and settings["train_json"] is None:
+            raise ConfigError(
+                "data.root is not set: give the folder that holds annotations/ and images/"
+            )
+        return Path(settings["root"] or ".")
+
+    def _read(self, split: Literal["train", "val", "predict"]) -> CocoIndex:
+        settings = self.hparams
+        json_path = settings[f"{split}_json"]
+        located, image_dir = locate_coco(
+            self._root(),
+            "val" if split == "predict" else split,
+            json=json_path,
+            image_dir=settings["image_dir"],
+        )
+        index = read_coco(
+            located,
+            image_dir,
+            on_error=settings["on_error"],
+            check_images=settings["check_images"],
+            require_annotations=split != "predict",
+        )
+        for line in index.dropped_summary():
+            rank_zero_info(line)
+        if settings["only_images"] is not None and split != "predict":
+            index = index.restricted_to(settings["only_images"])
+        return index
+
+    def _read_classes(self, stage: str) -> ClassMap:
+        source = self.train_index
+        if source is None:
+            try:
+                source = self._read("train")
+            except DataError:
+                # Evaluation alone: a checkpoint's own classes replace these anyway.
+                source = self.val_index or self.predict_index
+        assert source is not None
+        masked = masked_category_ids(self.hparams["masked_classes"], source)
+        return ClassMap.from_categories(source.categories, masked)
+
+    def _report_max_boxes(self) -> None:
+        limit, index = self.hparams["max_boxes"], self.train_index
+        if limit is None or index is None:
+            return
+        counts = [sum(not o.iscrowd for o in image.instances) for image in index.images]
+        over = [count - limit for count in counts if count > limit]
+        if over:
+            rank_zero_info(
+                f"data.max_boxes={limit}: {len(over)} training images hold more objects; "
+                f"{sum(over)} boxes are left out when uncropped"
+            )
+
+
+def _one_thread(worker_id: int) -> None:
+    """Workers are parallel already; more threads in each would only compete."""
+    torch.set_num_threads(1)

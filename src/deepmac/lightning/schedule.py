@@ -1,0 +1,30 @@
+"""The learning-rate schedule of the original configs."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+ScheduleShape = Literal["cosine", "constant"]
+
+
+def learning_rate_factor(
+    step: int,
+    *,
+    total_steps: float,
+    warmup_steps: int,
+    warmup_factor: float,
+    shape: ScheduleShape = "cosine",
+) -> float:
+    """Fraction of the base learning rate at an optimizer step (0 = the first one).
+
+    Linear from ``warmup_factor`` to 1 over ``warmup_steps``, then half a cosine to 0 at
+    ``total_steps`` (reference: ``learning_schedules.cosine_decay_with_warmup``), or constant.
+    An endless run (``total_steps`` infinite) stays constant after the warm-up.
+    """
+    if step < warmup_steps:
+        return warmup_factor + (1 - warmup_factor) * step / warmup_steps
+    if shape == "constant" or math.isinf(total_steps):
+        return 1.0
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

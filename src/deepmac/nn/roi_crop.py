@@ -1,0 +1,234 @@
+"""RoIAlign in three forms: torchvision's operator, plain matrix products, the original's crop.
+
+A crop on a regular grid is separable: ``crop = Wy @ features @ Wx.T`` with one small
+interpolation matrix per axis and box. The averaging of several samples per cell and
+torchvision's border rule separate as well, so the matrix form gives torchvision's numbers
+with nothing but products: static shapes, a deterministic backward, no custom operator.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+CropImpl = Literal["auto", "torchvision", "separable", "corner_aligned"]
+CROP_IMPLS: tuple[CropImpl, ...] = ("auto", "torchvision", "separable", "corner_aligned")
+
+OutputSize = int | tuple[int, int]
+
+
+def roi_crop(
+    features: Tensor,
+    boxes: Tensor,
+    output_size: OutputSize,
+    spatial_scale: float = 1.0,
+    impl: CropImpl = "auto",
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+) -> Tensor:
+    """Crop every box out of its image's feature map.
+
+    Args:
+        features: (B, C, h, w) float maps.
+        boxes: (B, N, 4) xyxy; times ``spatial_scale`` they are map pixels, edges at integers.
+        output_size: cells of the crop, one number or (height, width).
+        spatial_scale: map pixels per box unit, 0.25 for input pixels and a stride-4 map.
+        impl: ``torchvision``, ``separable`` (equal numbers), ``corner_aligned`` (the original's
+            crop; ignores ``sampling_ratio`` and ``aligned``), or ``auto``: torchvision's
+            operator in eager mode on CPU and CUDA, the separable form on other devices, while
+            compiling, exporting or tracing, and where deterministic results were asked for.
+        sampling_ratio: samples per cell and axis, at least 1.
+        aligned: the half-pixel shift of torchvision's operator.
+
+    Returns:
+        (B, N, C, height, width) in the dtype of ``features``. No gradient reaches the boxes.
+
+    Raises:
+        ValueError: a sampling ratio below 1, an unknown ``impl`` or shapes that do not fit.
+    """
+    if impl == "auto":
+        impl = "separable" if _needs_plain_operations(features) else "torchvision"
+    if impl == "torchvision":
+        return torchvision_roi_align(
+            features, boxes, output_size, spatial_scale, sampling_ratio, aligned
+        )
+    if impl == "separable":
+        return separable_roi_align(
+            features, boxes, output_size, spatial_scale, sampling_ratio, aligned
+        )
+    if impl == "corner_aligned":
+        return corner_aligned_crop(features, boxes, output_size, spatial_scale)
+    raise ValueError(f"crop impl {impl!r} is unknown: use one of {', '.join(CROP_IMPLS)}.")
+
+
+def separable_roi_align(
+    features: Tensor,
+    boxes: Tensor,
+    output_size: OutputSize,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+) -> Tensor:
+    """``torchvision.ops.roi_align`` as two matrix products; arguments as in `roi_crop`."""
+    _check(features, boxes, sampling_ratio)
+    height, width = _pair(output_size)
+    x_start, y_start, x_end, y_end = _box_edges(features, boxes, spatial_scale)
+    wy = _roi_align_weights(y_start, y_end, height, features.shape[2], sampling_ratio, aligned)
+    wx = _roi_align_weights(x_start, x_end, width, features.shape[3], sampling_ratio, aligned)
+    return _apply_weights(features, wy, wx)
+
+
+def torchvision_roi_align(
+    features: Tensor,
+    boxes: Tensor,
+    output_size: OutputSize,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+) -> Tensor:
+    """torchvision's operator on padded boxes; arguments as in `roi_crop`.
+
+    Half precision is computed in float32 and cast back: the CPU operator has no bfloat16, and
+    box coordinates above 256 would lose their fractions.
+    """
+    _check(features, boxes, sampling_ratio)
+    height, width = _pair(output_size)
+    batch, count = boxes.shape[:2]
+    dtype = _coordinate_dtype(features)
+    image = torch.arange(batch, device=boxes.device, dtype=dtype)
+    rois = torch.cat(
+        [image.view(batch, 1, 1).expand(batch, count, 1), boxes.detach().to(dtype)], dim=-1
+    )
+    crops = roi_align(
+        features.to(dtype),
+        rois.reshape(batch * count, 5),
+        (height, width),
+        spatial_scale=spatial_scale,
+        sampling_ratio=sampling_ratio,
+        aligned=aligned,
+    )
+    return crops.to(features.dtype).reshape(batch, count, features.shape[1], height, width)
+
+
+def corner_aligned_crop(
+    features: Tensor, boxes: Tensor, output_size: OutputSize, spatial_scale: float = 1.0
+) -> Tensor:
+    """The original's crop (``matmul_crop_and_resize``), for converted weights.
+
+    The original takes boxes normalised to the padded square. Here that is
+    ``box * spatial_scale / (w, h)``, so a box of the whole map has the edges 0 and w. Sample i
+    of S lies at ``(start + i / (S - 1) * (end - start)) * (size - 1)``: box corners meet pixel
+    *centres*. One bilinear sample per cell; neighbours outside the map count zero, one by one;
+    a single cell samples the middle of the box; inverted boxes flip.
+
+    Args:
+        features: (B, C, h, w) float maps.
+        boxes: (B, N, 4) xyxy, as in `roi_crop`.
+        output_size: cells of the crop, one number or (height, width).
+        spatial_scale: map pixels per box unit.
+
+    Returns:
+        (B, N, C, height, width) in the dtype of ``features``.
+    """
+    _check(features, boxes, sampling_ratio=1)
+    height, width = _pair(output_size)
+    x_start, y_start, x_end, y_end = _box_edges(features, boxes, spatial_scale)
+    wy = _corner_aligned_weights(y_start, y_end, height, features.shape[2])
+    wx = _corner_aligned_weights(x_start, x_end, width, features.shape[3])
+    return _apply_weights(features, wy, wx)
+
+
+def _needs_plain_operations(features: Tensor) -> bool:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        return True
+    if features.device.type not in ("cpu", "cuda"):
+        return True
+    # On CUDA the operator's backward adds atomically, in any order.
+    return features.device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
+
+
+def _roi_align_weights(
+    start: Tensor, end: Tensor, cells: int, size: int, sampling_ratio: int, aligned: bool
+) -> Tensor:
+    """(B, N, cells, size) rows that average ``sampling_ratio`` bilinear samples per cell."""
+    # Same operations in the same order as torchvision: samples on the border rule's edge agree.
+    offset = 0.5 if aligned else 0.0
+    start, end = start - offset, end - offset
+    length = end - start if aligned else (end - start).clamp(min=1.0)
+    step = (length / cells).unsqueeze(-1)
+    cell = torch.arange(cells, device=start.device, dtype=start.dtype)
+    corner = start.unsqueeze(-1) + cell * step
+    total: Tensor | None = None
+    for sample in range(sampling_ratio):
+        position = corner + (sample + 0.5) * step / sampling_ratio
+        inside = (position >= -1.0) & (position <= size)
+        weights = _hat(position.clamp(min=0).clamp(max=size - 1), size) * inside.unsqueeze(-1)
+        total = weights if total is None else total + weights
+    assert total is not None
+    return total / sampling_ratio
+
+
+def _corner_aligned_weights(start: Tensor, end: Tensor, cells: int, size: int) -> Tensor:
+    """(B, N, cells, size) rows that take one bilinear sample, zero outside the map."""
+    start, end = (start / size).unsqueeze(-1), (end / size).unsqueeze(-1)
+    if cells == 1:
+        position = (start + end) / 2
+    else:
+        fraction = torch.arange(cells, device=start.device, dtype=start.dtype) / (cells - 1)
+        position = start + fraction * (end - start)
+    return _hat(position * (size - 1), size)
+
+
+def _hat(position: Tensor, size: int) -> Tensor:
+    """Bilinear weight of each of ``size`` pixels at every position: (...) -> (..., size)."""
+    pixel = torch.arange(size, device=position.device, dtype=position.dtype)
+    return (1.0 - (position.unsqueeze(-1) - pixel).abs()).clamp(min=0.0)
+
+
+def _apply_weights(features: Tensor, wy: Tensor, wx: Tensor) -> Tensor:
+    """(B, C, h, w), (B, N, S, h), (B, N, T, w) -> (B, N, C, S, T)."""
+    batch, count, height = wy.shape[:3]
+    channels, width = features.shape[1], features.shape[3]
+    wy, wx = wy.to(features.dtype), wx.to(features.dtype)
+    # Batch and boxes are never folded into one dimension: that would bake N into an export.
+    rows = torch.matmul(wy.flatten(1, 2), features.transpose(1, 2).flatten(2))
+    rows = rows.view(batch, count, height * channels, width)
+    crops = torch.matmul(rows, wx.transpose(-1, -2))
+    return crops.view(batch, count, height, channels, wx.shape[2]).transpose(2, 3)
+
+
+def _box_edges(
+    features: Tensor, boxes: Tensor, spatial_scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Four (B, N) edges in map pixels, never in half precision."""
+    scaled = boxes.detach().to(_coordinate_dtype(features)) * spatial_scale
+    return scaled[..., 0], scaled[..., 1], scaled[..., 2], scaled[..., 3]
+
+
+def _coordinate_dtype(features: Tensor) -> torch.dtype:
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
+def _pair(output_size: OutputSize) -> tuple[int, int]:
+    height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
+    if height < 1 or width < 1:
+        raise ValueError(f"a crop needs at least one cell, but output_size is {output_size}.")
+    return height, width
+
+
+def _check(features: Tensor, boxes: Tensor, sampling_ratio: int) -> None:
+    if sampling_ratio < 1:
+        raise ValueError(
+            f"sampling_ratio must be at least 1, got {sampling_ratio}: the adaptive sampling that "
+            "torchvision ties to 0 and -1 has no static shape."
+        )
+    if features.ndim != 4 or boxes.ndim != 3 or boxes.shape[-1] != 4:
+        raise ValueError(
+            "cropping needs features (B, C, h, w) and boxes (B, N, 4), got "
+            f"{tuple(features.shape)} and {tuple(boxes.shape)}."
+        )
+    if features.shape[0] != boxes.shape[0]:
+        raise ValueError(
+            f"features of {features.shape[0]} images cannot go with boxes of {boxes.shape[0]}."
+        )

@@ -1,0 +1,225 @@
+"""Box-relative masks back into the image, as pixels or as COCO run lengths.
+
+Only the pixels within the box are computed: a mask of S x S becomes the box's region by two
+small matrix products, and run lengths are read off that region directly.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+PasteRule = Literal["roi_align", "corner_aligned"]
+"""How pixels meet mask cells.
+
+``roi_align``: the mask's cells tile the box, as in `deepmac.nn.roi_crop`; a pixel belongs to the
+box when its centre does, and samples there, held at the outermost cell centres.
+
+``corner_aligned``: the original's. Pixel j of a side of H samples the mask at
+``(j / (H - 1) - start) / (end - start) * (S - 1)`` with the box normalised by the image, in
+float32, and is zero where that falls outside [0, S - 1].
+"""
+
+
+class _Region(NamedTuple):
+    """The pixels that a box covers; their values are ``wy @ mask @ wx.T``."""
+
+    top: int
+    left: int
+    wy: NDArray[np.float32]
+    mask: NDArray[np.float32]
+    wx: NDArray[np.float32]
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns within the image."""
+        return (
+            slice(self.top, self.top + len(self.wy)),
+            slice(self.left, self.left + len(self.wx)),
+        )
+
+
+def paste_mask(
+    probabilities: Tensor | ArrayLike,
+    box: Tensor | ArrayLike,
+    height: int,
+    width: int,
+    threshold: float = 0.5,
+    rule: PasteRule = "roi_align",
+) -> NDArray[np.bool_]:
+    """The pixels of one object.
+
+    Args:
+        probabilities: (S, S) in [0, 1], the mask within its box.
+        box: (4,) xyxy in pixels of the image, edges at integers; may lie partly outside. A box
+            that holds no pixel centre gives an empty mask.
+        height: of the image.
+        width: of the image.
+        threshold: a pixel belongs to the object above it.
+        rule: see `PasteRule`.
+
+    Returns:
+        (height, width) bool.
+    """
+    return paste_masks(
+        _array(probabilities)[None], _array(box)[None], height, width, threshold, rule
+    )[0]
+
+
+def paste_masks(
+    probabilities: Tensor | ArrayLike,
+    boxes: Tensor | ArrayLike,
+    height: int,
+    width: int,
+    threshold: float = 0.5,
+    rule: PasteRule = "roi_align",
+) -> NDArray[np.bool_]:
+    """`paste_mask` for (N, S, S) probabilities and (N, 4) boxes: (N, height, width) bool."""
+    regions = _regions(probabilities, boxes, height, width, rule)
+    masks = np.zeros((len(regions), height, width), dtype=np.bool_)
+    for mask, region in zip(masks, regions, strict=True):
+        values = region.wy @ region.mask @ region.wx.T
+        np.greater(values, threshold, out=mask[region.window])
+    return masks
+
+
+def paste_probabilities(
+    probabilities: Tensor | ArrayLike,
+    boxes: Tensor | ArrayLike,
+    height: int,
+    width: int,
+    rule: PasteRule = "roi_align",
+) -> NDArray[np.float32]:
+    """`paste_masks` before the threshold: (N, height, width) float32, zero outside the boxes."""
+    regions = _regions(probabilities, boxes, height, width, rule)
+    pasted = np.zeros((len(regions), height, width), dtype=np.float32)
+    for image, region in zip(pasted, regions, strict=True):
+        image[region.window] = region.wy @ region.mask @ region.wx.T
+    return pasted
+
+
+def masks_to_rles(
+    probabilities: Tensor | ArrayLike,
+    boxes: Tensor | ArrayLike,
+    height: int,
+    width: int,
+    threshold: float = 0.5,
+    rule: PasteRule = "roi_align",
+) -> list[dict[str, Any]]:
+    """`paste_masks` as COCO run lengths, without ever making the full-size masks.
+
+    Args:
+        probabilities: (N, S, S) in [0, 1].
+        boxes: (N, 4) xyxy in pixels of the image.
+        height: of the image.
+        width: of the image.
+        threshold: a pixel belongs to the object above it.
+        rule: see `PasteRule`.
+
+    Returns:
+        N dicts of ``size`` [height, width] and ``counts`` (compressed bytes), as pycocotools
+        makes them.
+    """
+    runs = [
+        {"size": [height, width], "counts": _run_lengths(region, threshold, height, width)}
+        for region in _regions(probabilities, boxes, height, width, rule)
+    ]
+    rles: list[dict[str, Any]] = coco_mask.frPyObjects(runs, height, width) if runs else []
+    return rles
+
+
+def mask_to_rle(mask: Tensor | ArrayLike) -> dict[str, Any]:
+    """COCO run lengths of one (height, width) mask; what is not zero belongs to the object."""
+    pixels = np.asfortranarray(_array(mask) != 0, dtype=np.uint8)
+    rle: dict[str, Any] = coco_mask.encode(pixels)
+    return rle
+
+
+def _regions(
+    probabilities: Tensor | ArrayLike,
+    boxes: Tensor | ArrayLike,
+    height: int,
+    width: int,
+    rule: PasteRule,
+) -> list[_Region]:
+    masks = _array(probabilities).astype(np.float32, copy=False)
+    edges = _array(boxes).astype(np.float64)
+    if masks.ndim != 3 or edges.shape != (len(masks), 4):
+        raise ValueError(
+            f"pasting needs masks (N, S, S) and boxes (N, 4), got {masks.shape} and {edges.shape}."
+        )
+    if rule not in ("roi_align", "corner_aligned"):
+        raise ValueError(f"paste rule {rule!r} is unknown: use roi_align or corner_aligned.")
+    positions = _pixel_centre_positions if rule == "roi_align" else _corner_aligned_positions
+    regions = []
+    for mask, (x_start, y_start, x_end, y_end) in zip(masks, edges.tolist(), strict=True):
+        top, y = positions(y_start, y_end, height, mask.shape[0])
+        left, x = positions(x_start, x_end, width, mask.shape[1])
+        regions.append(_Region(top, left, _hat(y, mask.shape[0]), mask, _hat(x, mask.shape[1])))
+    return regions
+
+
+def _pixel_centre_positions(
+    start: float, end: float, length: int, cells: int
+) -> tuple[int, NDArray[np.float32]]:
+    """The first pixel whose centre lies in [start, end), and where it and the next ones sample."""
+    if not end > start:
+        return 0, np.empty(0, dtype=np.float32)
+    first = min(max(int(np.ceil(start - 0.5)), 0), length)
+    last = min(max(int(np.ceil(end - 0.5)), first), length)
+    centres = np.arange(first, last) + (0.5 - start)
+    return first, np.clip(centres * (cells / (end - start)) - 0.5, 0, cells - 1).astype(np.float32)
+
+
+def _corner_aligned_positions(
+    start: float, end: float, length: int, cells: int
+) -> tuple[int, NDArray[np.float32]]:
+    """Likewise for the original's rule, rounding in the order in which it does."""
+    low, high = np.float32(start / length), np.float32(end / length)
+    if low == high:
+        return 0, np.empty(0, dtype=np.float32)
+    scale = np.float32(cells - 1)
+    pixel = np.arange(length, dtype=np.float32)
+    fraction = pixel / np.float32(length - 1) if length > 1 else pixel + np.float32(0.5)
+    position = (fraction - low) / (high - low) * scale
+    inside = np.flatnonzero((position >= 0) & (position <= scale))
+    if not inside.size:
+        return 0, np.empty(0, dtype=np.float32)
+    return int(inside[0]), position[inside[0] : inside[-1] + 1]
+
+
+def _hat(position: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
+    """(n,) positions -> (n, cells) bilinear weights."""
+    distance = position[:, None] - np.arange(cells, dtype=np.float32)
+    np.abs(distance, out=distance)
+    np.subtract(np.float32(1), distance, out=distance)
+    return np.maximum(distance, np.float32(0), out=distance)
+
+
+def _run_lengths(region: _Region, threshold: float, height: int, width: int) -> NDArray[np.int64]:
+    """Column-major run lengths, zeros first, of the image that has one region above threshold."""
+    rows, columns = len(region.wy), len(region.wx)
+    # Transposed, so that columns are contiguous; a frame of zeros closes every run in its column.
+    framed = np.zeros((columns, rows + 2), dtype=np.bool_)
+    values = region.wx @ region.mask.T @ region.wy.T
+    np.greater(values, threshold, out=framed[:, 1:-1])
+    flat = framed.ravel()
+    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), rows + 2)
+    position = (column + region.left) * height + row + region.top
+    if rows == height and len(position) > 2:
+        # A run that fills its column to the bottom goes on at the top of the next one.
+        keep = np.ones(len(position), dtype=np.bool_)
+        joined = position[1:-1:2] == position[2::2]
+        keep[1:-1:2] = ~joined
+        keep[2::2] = ~joined
+        position = position[keep]
+    runs = np.diff(position, prepend=0, append=height * width)
+    return runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs
+
+
+def _array(values: Tensor | ArrayLike) -> NDArray[Any]:
+    if isinstance(values, Tensor):
+        values = values.detach().float().cpu().numpy()
+    return np.asarray(values)

@@ -1,0 +1,16 @@
+"""Train Deep-MAC with Hydra's command line: ``python train.py experiment=voc_to_nonvoc``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from deepmac.cli import train
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> float | None:
+    """Run one job of the tree in conf/; returns the monitored value to Hydra's sweepers."""
+    return train(config)
+
+
+if __name__ == "__main__":
+    main()
