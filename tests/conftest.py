@@ -15,3 +15,7 @@ def shared() -> Path:
     if not (folder / "coco_mini").is_dir():
         pytest.skip(f"the optional fixtures folder {folder} is absent (set DEEPMAC_SHARED)")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=1, help="interruptions of each kind to try")

@@ -85,7 +85,7 @@ def test_mask_loss__per_image_weighs_images_alike(stages, logits, batch):
     for i in range(B):
         part = {k: v[i : i + 1] for k, v in batch.items()}
         own = [StageOutput(*(t[i : i + 1] for t in stage)) for stage in stages]
-        one_by_one.append(run(own, [l[i : i + 1] for l in logits], part)["mask"])
+        one_by_one.append(run(own, [one[i : i + 1] for one in logits], part)["mask"])
     assert torch.allclose(run(stages, logits, batch, options)["mask"], sum(one_by_one) / B)
 
 
@@ -96,7 +96,7 @@ def test_padding_rows__never_change_a_loss(stages, logits, batch):
         pad = torch.full_like(batch[name][:, :1], fill)
         wider[name] = torch.cat([batch[name], pad], 1)
     wider["mask_targets"] = torch.cat([batch["mask_targets"], torch.ones(B, 1, S, S)], 1)
-    more = [torch.cat([l, torch.full((B, 1, S, S), 9.0)], 1) for l in logits]
+    more = [torch.cat([one, torch.full((B, 1, S, S), 9.0)], 1) for one in logits]
     after = run(stages, more, wider)
     for name, value in before.items():
         assert torch.allclose(after[name], value, rtol=1e-6), name
@@ -140,7 +140,9 @@ def test_normalisation__averaging_replicas_equals_one_large_batch(stages, logits
         own = [StageOutput(*(t[i : i + 1] for t in stage)) for stage in stages]
         answers = iter([counts["valid"].float(), *[counts["mask_valid"].float()] * 2])
         criterion.sum_over_replicas = lambda value, answers=answers: next(answers)
-        for name, value in criterion(own, [l[i : i + 1] for l in logits], part, stride=4).items():
+        for name, value in criterion(
+            own, [one[i : i + 1] for one in logits], part, stride=4
+        ).items():
             total[name] += value / B
     for name, value in whole.items():
         assert torch.allclose(total[name], value, rtol=1e-5), name

@@ -80,8 +80,8 @@ def check_data(settings: Mapping[str, Any], out_dir: str | Path) -> Report:
     split = None
     picture = None
     if sets:
-        spec = settings.get("masked_classes") or "annotated"
-        split = make_split(spec, sets.get("train") or sets["val"])
+        spec = settings.get("masked_classes")
+        split = make_split("annotated" if spec is None else spec, sets.get("train") or sets["val"])
         picture, undrawn = _draw(sets, split, out_dir / "check_data.png")
         found.extend(undrawn)
     return Report(
@@ -276,13 +276,13 @@ def _sets_table(report: Report) -> "Table":
 
 
 def _classes_table(report: Report) -> "Table":
+    from rich.markup import escape
     from rich.table import Table
 
     assert report.split is not None
     table = Table(title="Classes (seen: masks are used in training)")
     table.add_column("id", justify="right")
     table.add_column("class")
-    table.add_column("supercategory")
     table.add_column("masks")
     for name in report.statistics:
         table.add_column(f"{name} boxes", justify="right")
@@ -293,5 +293,5 @@ def _classes_table(report: Report) -> "Table":
             cells.append(f"{s.class_boxes.get(category.id, 0):,}")
             cells.append(f"{s.class_masks.get(category.id, 0):,}")
         seen = "seen" if category.id in report.split.seen else "unseen"
-        table.add_row(str(category.id), category.name, category.supercategory, seen, *cells)
+        table.add_row(str(category.id), escape(category.name), seen, *cells)
     return table

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 Color = tuple[int, int, int]
 
 _MASK_OPACITY = 0.45
-_DASH = 6  # pixels drawn, then as many left out
+_DASH = 6  # line widths drawn, then as many left out
 _TEXT_DARK, _TEXT_LIGHT = (20, 20, 20), (255, 255, 255)
 
 
@@ -69,8 +69,9 @@ def draw_instances(
             _tint(canvas, _as_bool(mask, canvas.shape[:2]), palette[i])
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
+    line = max(1, round(min(canvas.shape[:2]) / 320))
     for i in order:
-        _rectangle(pen, corners[i], palette[i], dashed=broken[i])
+        _rectangle(pen, corners[i], palette[i], line, dashed=broken[i])
     font = _font(font_size or max(10, round(min(canvas.shape[:2]) / 36)))
     for i in order:
         if texts[i]:
@@ -168,23 +169,24 @@ def _tint(canvas: NDArray[np.uint8], mask: NDArray[np.bool_], color: Color) -> N
 
 
 def _rectangle(
-    pen: ImageDraw.ImageDraw, box: NDArray[np.float64], color: Color, *, dashed: bool
+    pen: ImageDraw.ImageDraw, box: NDArray[np.float64], color: Color, line: int, *, dashed: bool
 ) -> None:
-    """A box one pixel wide; its right and bottom edges are the last pixels inside."""
+    """The border of a box, inside it: the outermost pixels that the box touches."""
     left, top = (int(np.floor(value)) for value in box[:2])
     right = max(left, int(np.ceil(box[2])) - 1)
     bottom = max(top, int(np.ceil(box[3])) - 1)
     if not dashed:
-        pen.rectangle((left, top, right, bottom), outline=color)
+        pen.rectangle((left, top, right, bottom), outline=color, width=line)
         return
-    for x in range(left, right + 1, 2 * _DASH):
-        end = min(x + _DASH - 1, right)
-        pen.line((x, top, end, top), fill=color)
-        pen.line((x, bottom, end, bottom), fill=color)
-    for y in range(top, bottom + 1, 2 * _DASH):
-        end = min(y + _DASH - 1, bottom)
-        pen.line((left, y, left, end), fill=color)
-        pen.line((right, y, right, end), fill=color)
+    step, thick = _DASH * line, line - 1
+    for x in range(left, right + 1, 2 * step):
+        end = min(x + step - 1, right)
+        pen.rectangle((x, top, end, min(top + thick, bottom)), fill=color)
+        pen.rectangle((x, max(bottom - thick, top), end, bottom), fill=color)
+    for y in range(top, bottom + 1, 2 * step):
+        end = min(y + step - 1, bottom)
+        pen.rectangle((left, y, min(left + thick, right), end), fill=color)
+        pen.rectangle((max(right - thick, left), y, right, end), fill=color)
 
 
 def _label(
@@ -199,9 +201,8 @@ def _label(
     _, ascent, right, descent = pen.textbbox((0, 0), text, font=font)
     width, height = round(right) + 4, round(descent - ascent) + 4
     x = int(min(max(box[0], 0), max(0, size[0] - width)))
-    y = int(box[1]) - height
-    if y < 0:
-        y = int(min(max(box[1], 0), max(0, size[1] - height)))
+    y = int(box[1]) - height if box[1] >= height else int(max(box[1], 0))
+    y = min(y, max(0, size[1] - height))
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=color)
     brightness = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
     fill = _TEXT_DARK if brightness > 140 else _TEXT_LIGHT

@@ -52,7 +52,7 @@ class LossOptions:
 class DeepMACCriterion(nn.Module):
     """Weighted sum of heatmap, size, offset and mask losses (paper section 4)."""
 
-    def __init__(self, options: LossOptions = LossOptions()) -> None:  # noqa: B008 - frozen
+    def __init__(self, options: LossOptions = LossOptions()) -> None:
         super().__init__()
         self.options = options
         # Set by the trainer where several replicas share a batch and average their gradients.
@@ -145,7 +145,7 @@ class DeepMACCriterion(nn.Module):
         return per_instance.sum() / self._count(weight)
 
     def _count(self, weight: Tensor) -> Tensor:
-        """Instances per replica, at least one over all: averaged gradients then weigh each alike."""
+        """Instances per replica, at least one in all: averaged gradients weigh each alike."""
         return self.sum_over_replicas(weight.sum()).clamp(min=1.0) / self.replicas
 
 

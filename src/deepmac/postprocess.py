@@ -180,10 +180,14 @@ def _corner_aligned_positions(
     low, high = np.float32(start / length), np.float32(end / length)
     if low == high:
         return 0, np.empty(0, dtype=np.float32)
-    scale = np.float32(cells - 1)
-    pixel = np.arange(length, dtype=np.float32)
-    fraction = pixel / np.float32(length - 1) if length > 1 else pixel + np.float32(0.5)
-    position = (fraction - low) / (high - low) * scale
+    scale, one = np.float32(cells - 1), np.float32(1)
+    # The image's first and last pixel in units of the box.
+    first, last = -low / (high - low), (one - low) / (high - low)
+    if length > 1:
+        step = (last - first) * scale / np.float32(length - 1)
+        position = first * scale + np.arange(length, dtype=np.float32) * step
+    else:
+        position = np.array([(first + last) / 2 * scale], dtype=np.float32)
     inside = np.flatnonzero((position >= 0) & (position <= scale))
     if not inside.size:
         return 0, np.empty(0, dtype=np.float32)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepmac.convert_variables import convert_variables
+from deepmac.convert import convert_variables
 from deepmac.errors import UserError
 from deepmac.nn.mask_heads import MASK_HEADS, MaskHead, build_mask_head
 from deepmac.nn.norm import Compat

@@ -57,8 +57,8 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
     """
     path = Path(path)
     with _explained(path), path.open("rb") as file, _open(file, path) as image:
+        image.load()  # before EXIF: a PNG is decoded for that too, and its errors would be lost
         orientation = _orientation_to_apply(image, path, expected_size)
-        image.load()
         pixels = _to_rgb(image, path)
         if orientation in _TRANSPOSES:
             pixels = pixels.transpose(_TRANSPOSES[orientation])

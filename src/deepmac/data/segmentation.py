@@ -101,7 +101,7 @@ def _rle_fault(rle: dict[str, Any], height: int, width: int) -> tuple[str, str] 
         )
     counts = rle["counts"]
     if isinstance(counts, str):
-        counts = _decompress(counts)
+        counts = run_lengths(counts)
         if counts is None:
             return "malformed RLE", "has a compressed RLE with characters that cannot be decoded"
         total, smallest = int(counts.sum()), int(counts.min(initial=0))
@@ -119,7 +119,7 @@ def _rle_fault(rle: dict[str, Any], height: int, width: int) -> tuple[str, str] 
     return None
 
 
-def _decompress(text: str) -> NDArray[np.int64] | None:
+def run_lengths(text: str) -> NDArray[np.int64] | None:
     """Run lengths of COCO's compressed string: 5 bits a character, signed, differences of two."""
     if not text.isascii():
         return None

@@ -46,11 +46,12 @@ class Knobs:
     clutter: int
     noise: float
     extent: tuple[float, float]
+    most_objects: int
 
 
 KNOBS: dict[Difficulty, Knobs] = {
-    "default": Knobs(0.15, 0.13, 0.2, 0.6, 2, 5.0, (28.0, 70.0)),
-    "hard": Knobs(0.4, 0.07, 0.5, 0.4, 4, 9.0, (20.0, 64.0)),
+    "default": Knobs(0.1, 0.15, 0.2, 0.5, 1, 4.0, (40.0, 84.0), 4),
+    "hard": Knobs(0.4, 0.07, 0.5, 0.4, 4, 9.0, (20.0, 64.0), 6),
 }
 
 
@@ -99,7 +100,7 @@ def draw_picture(
 
 def _place_objects(rng: np.random.Generator, size: int, knobs: Knobs) -> list[PlacedObject]:
     scale = size / 128
-    wanted = int(rng.integers(1, 7))
+    wanted = int(rng.integers(1, knobs.most_objects + 1))
     shortest, longest = knobs.extent
     if wanted > 4:  # room for many
         longest *= 0.8

@@ -8,6 +8,7 @@ global generator, as in torchvision; the data set seeds it for each sample.
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -170,7 +171,7 @@ def crop_border(max_border: int, size: int) -> int:
     ``max_border``, halved until it fits twice into the side.
     """
     power = max(0, math.ceil(math.log2(2 * max_border / size)))
-    return max_border // min(2**power, max_border)
+    return min(max_border // min(2**power, max_border), size // 2)
 
 
 def square_crop_window(
@@ -182,7 +183,8 @@ def square_crop_window(
         ``top``, ``left``: the window's corner, may be negative; ``side``: of the window;
         ``content``: (top, left, bottom, right) of the image pixels that are kept.
     """
-    side = max(1, int(scale * max(height, width)))
+    # In float32 as the original: 1.3 * 10 is 13 there and 12.99 otherwise.
+    side = max(1, int(np.float32(scale) * np.float32(max(height, width))))
     half = side // 2
     top, left = center_y - half, center_x - half
     content = (

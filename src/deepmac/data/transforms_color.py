@@ -67,7 +67,9 @@ def distort_color(
     rows = max(1, _CHUNK // max(width, 1))
     rotated = torch.empty(3, height, width)
     for top in range(0, height, rows):
-        red, green, blue = image[:, top : top + rows].float()
+        piece = image[:, top : top + rows]
+        # Decoders interleave the channels; planes are what the processor works on.
+        red, green, blue = piece.to(torch.float32, memory_format=torch.contiguous_format)
         _rotate_hue(red, green, blue, hue, rotated[:, top : top + rows])
     mean = rotated.mean(dim=(1, 2), keepdim=True)
     offset = (1 - contrast) * mean

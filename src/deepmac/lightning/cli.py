@@ -21,6 +21,9 @@ from deepmac.lightning.evaluation_callback import EvaluateCoco
 from deepmac.lightning.module import DeepMACModule
 
 MONITORED = "mask/AP/all"
+_COMMANDS = ("fit", "validate", "test", "predict")
+# Errors come as exceptions, and a printed configuration is nothing but the configuration.
+_PARSER = {"exit_on_error": False, "dump_header": []}
 
 
 def run(
@@ -47,8 +50,6 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         if config is not None:
             path = Path(folder) / "composed.yaml"
-            if command != "fit":
-                config = {k: v for k, v in config.items() if k != "sweep_value"}
             path.write_text(yaml.safe_dump(config, sort_keys=False))
             arguments += ["--config", str(path)]
         DeepMACCLI.run_dir = Path(run_dir)
@@ -61,7 +62,7 @@ def run(
                 CocoDataModule,
                 args=[*arguments, *options],
                 save_config_callback=SaveFlatConfig,
-                parser_kwargs={"exit_on_error": False},
+                parser_kwargs={**_PARSER, **dict.fromkeys(_COMMANDS, _PARSER)},
             )
         except ArgumentError as error:
             raise ConfigError(" ".join(str(error).split())) from error
@@ -115,7 +116,7 @@ class DeepMACCLI(LightningCLI):
         evaluation = self.evaluation
         if evaluation is None or not self.trainer.limit_val_batches:
             return
-        if evaluation.step != self.trainer.global_step or self.trainer.fast_dev_run:
+        if evaluation.step != self.trainer.global_step or self.config["fit"].trainer.fast_dev_run:
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         elif self.trainer.is_global_zero:
             Console(highlight=False).print(format_table(evaluation.metrics))

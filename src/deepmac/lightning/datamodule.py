@@ -24,6 +24,8 @@ from deepmac.data.splits import masked_category_ids
 from deepmac.data.transforms import evaluation_transform, training_transform
 from deepmac.errors import ConfigError, DataError
 
+Split = Literal["train", "val", "predict"]
+
 
 class CocoDataModule(pl.LightningDataModule):
     """Images, boxes for all classes and masks for some, from COCO-format json files.
@@ -42,7 +44,7 @@ class CocoDataModule(pl.LightningDataModule):
         val_batch_size: images per device and evaluation step.
         num_workers: loader processes; null = one per core, at most 8.
         max_boxes: fixed number of padded instances; null = the largest count in the batch.
-        only_images: train and evaluate on these image ids of the training json alone.
+        only_images: train and evaluate on these images of the training json alone.
         flip: probability of a horizontal flip.
         color: draw the original's hue, contrast, saturation and brightness changes.
         crop_scale: range of the random square crop's side relative to the longer image side;
@@ -98,7 +100,6 @@ class CocoDataModule(pl.LightningDataModule):
         self.val_index: CocoIndex | None = None
         self.predict_index: CocoIndex | None = None
         self._class_map: ClassMap | None = None
-        self._train_sampler: EpochBatchSampler | None = None
 
     @property
     def class_map(self) -> ClassMap:
@@ -116,17 +117,13 @@ class CocoDataModule(pl.LightningDataModule):
         if stage == "fit":
             self.train_index = self.train_index or self._read("train")
         if stage in ("fit", "validate", "test"):
-            self.val_index = self.val_index or self._read("val")
+            by_heart = self.hparams["only_images"] is not None
+            self.val_index = self.val_index or self._read("train" if by_heart else "val")
         if stage == "predict":
             self.predict_index = self._read("predict")
         if self._class_map is None:
             self._class_map = self._read_classes(stage)
             self._report_max_boxes()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order and augmentations the next training iterator draws."""
-        if self._train_sampler is not None:
-            self._train_sampler.set_epoch(epoch)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented batches; continues mid-epoch where a resumed run stopped."""
@@ -142,24 +139,42 @@ class CocoDataModule(pl.LightningDataModule):
                 crop_scale=settings["crop_scale"],
             ),
         )
+        sampler = self._train_sampler()
+        if len(sampler) == 0:
+            raise DataError(
+                f"{len(dataset)} training images do not fill one batch of "
+                f"{settings['batch_size']} on {sampler.world_size} device(s): lower "
+                "data.batch_size"
+            )
+        if self.trainer is not None:
+            seen = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore
+            epoch, sampler.start_batch = divmod(seen, max(1, self.batches_per_epoch))
+            sampler.set_epoch(epoch)
+        return self._loader(dataset, batch_sampler=sampler, persistent_workers=self._workers > 0)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches per device and epoch, without building the loader.
+
+        The loader must not exist before a resumed trainer has restored its position, which is
+        why the schedule asks here instead of ``trainer.estimated_stepping_batches``.
+        """
+        count = len(self._train_sampler())
+        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
+        return min(count, limit) if isinstance(limit, int) else int(count * limit)
+
+    def _train_sampler(self) -> EpochBatchSampler:
+        assert self.train_index is not None
         rank, world_size = self._place()
-        sampler = EpochBatchSampler(
-            len(dataset),
-            settings["batch_size"],
-            seed=settings["seed"],
+        return EpochBatchSampler(
+            len(self.train_index.images),
+            self.hparams["batch_size"],
+            seed=self.hparams["seed"],
             shuffle=True,
             drop_last=True,
             rank=rank,
             world_size=world_size,
         )
-        if len(sampler) == 0:
-            raise DataError(
-                f"{len(dataset)} training images do not fill one batch of "
-                f"{settings['batch_size']} on {world_size} device(s): lower data.batch_size"
-            )
-        self._train_sampler = sampler
-        self._continue_epoch(sampler)
-        return self._loader(dataset, sampler, persistent=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation image once, over all replicas."""
@@ -180,16 +195,9 @@ class CocoDataModule(pl.LightningDataModule):
             index, training=False, transform=evaluation_transform(self.hparams["image_size"])
         )
         rank, world_size = self._place()
-        sampler = EpochBatchSampler(
-            len(dataset),
-            self.hparams["val_batch_size"],
-            seed=0,
-            shuffle=False,
-            drop_last=False,
-            rank=rank,
-            world_size=world_size,
-        )
-        return self._loader(dataset, sampler, persistent=False)
+        own = range(rank, len(dataset), world_size)
+        # Plain arguments: Lightning rebuilds the loader of a prediction.
+        return self._loader(dataset, sampler=own, batch_size=self.hparams["val_batch_size"])
 
     def _dataset(
         self, index: CocoIndex, *, training: bool, transform: v2.Transform
@@ -208,33 +216,20 @@ class CocoDataModule(pl.LightningDataModule):
             mask_resolution=settings["mask_resolution"],
         )
 
-    def _loader(
-        self, dataset: CocoInstances, sampler: EpochBatchSampler, *, persistent: bool
-    ) -> DataLoader[Any]:
-        workers = self.hparams["num_workers"]
-        if workers is None:
-            workers = min(8, os.cpu_count() or 1)
+    def _loader(self, dataset: CocoInstances, **arguments: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
-            batch_sampler=sampler,
-            num_workers=workers,
+            num_workers=self._workers,
             collate_fn=partial(collate, max_boxes=self.hparams["max_boxes"]),
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=persistent and workers > 0,
             worker_init_fn=_one_thread,
+            **arguments,
         )
 
-    def _continue_epoch(self, sampler: EpochBatchSampler) -> None:
-        """Place the sampler where a restored trainer stopped, also in the middle of an epoch."""
-        if self.trainer is None:
-            return
-        seen = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
-        limit = self.trainer.limit_train_batches
-        per_epoch = len(sampler)
-        per_epoch = min(per_epoch, limit) if isinstance(limit, int) else int(per_epoch * limit)
-        if per_epoch:
-            epoch, sampler.start_batch = divmod(seen, per_epoch)
-            sampler.set_epoch(epoch)
+    @property
+    def _workers(self) -> int:
+        chosen: int | None = self.hparams["num_workers"]
+        return min(8, os.cpu_count() or 1) if chosen is None else chosen
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer
@@ -256,18 +251,10 @@ class CocoDataModule(pl.LightningDataModule):
             )
         return Path(settings["root"] or ".")
 
-    def _read(self, split: Literal["train", "val", "predict"]) -> CocoIndex:
+    def _read(self, split: Split) -> CocoIndex:
         settings = self.hparams
-        json_path = settings[f"{split}_json"]
-        located, image_dir = locate_coco(
-            self._root(),
-            "val" if split == "predict" else split,
-            json=json_path,
-            image_dir=settings["image_dir"],
-        )
         index = read_coco(
-            located,
-            image_dir,
+            *self._locate(split),
             on_error=settings["on_error"],
             check_images=settings["check_images"],
             require_annotations=split != "predict",
@@ -278,14 +265,27 @@ class CocoDataModule(pl.LightningDataModule):
             index = index.restricted_to(settings["only_images"])
         return index
 
+    def _locate(self, split: Split) -> tuple[Path, Path]:
+        """The json and image folder of a split; predicting without a json takes validation's."""
+        settings = self.hparams
+        json = settings[f"{split}_json"] or (settings["val_json"] if split == "predict" else None)
+        return locate_coco(
+            self._root(),
+            "val" if split == "predict" else split,
+            json=json,
+            image_dir=settings["image_dir"],
+        )
+
     def _read_classes(self, stage: str) -> ClassMap:
         source = self.train_index
         if source is None:
             try:
-                source = self._read("train")
+                located = self._locate("train")
             except DataError:
                 # Evaluation alone: a checkpoint's own classes replace these anyway.
                 source = self.val_index or self.predict_index
+            else:
+                source = read_coco(*located, on_error="drop", check_images="none")
         assert source is not None
         masked = masked_category_ids(self.hparams["masked_classes"], source)
         return ClassMap.from_categories(source.categories, masked)

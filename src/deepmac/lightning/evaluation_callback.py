@@ -60,7 +60,7 @@ class EvaluateCoco(Callback):
     ) -> None:
         """Collect."""
         assert self._evaluation is not None
-        self._evaluation.merge([outputs])
+        self._evaluation.merge([outputs["results"]])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Gather, score on the first replica, log everywhere."""

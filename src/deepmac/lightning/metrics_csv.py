@@ -26,7 +26,7 @@ class MetricsCsv(CSVLogger):
         """The writer, made on first use."""
         if self._experiment is None:
             self._experiment = _ContinuingWriter(self.save_dir)
-        return self._experiment
+        return self._experiment  # type: ignore[return-value]
 
 
 class _ContinuingWriter(ExperimentWriter):

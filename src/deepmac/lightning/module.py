@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError, UserError
+from deepmac.evaluation.results import ImageResult
+from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.initial_weights import load_initial_weights
 from deepmac.lightning.prediction import predict_batch
 from deepmac.lightning.schedule import ScheduleShape, learning_rate_factor
@@ -21,7 +24,6 @@ from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET, Normalization
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.norm import Compat, set_cross_replica
 from deepmac.nn.roi_crop import CropImpl
-from deepmac.evaluation.results import ImageResult
 
 Batch = Mapping[str, Tensor]
 NORMALIZATIONS = {"imagenet": IMAGENET, "centernet_bgr": CENTERNET_BGR}
@@ -116,7 +118,7 @@ class DeepMACModule(pl.LightningModule):
     def configure_model(self) -> None:
         """Build the network for the trainer's data set; a checkpoint brings its own classes."""
         if self.network is None and self._trainer is not None:
-            self.build(self.trainer.datamodule.class_map)
+            self.build(self._data.class_map)
 
     def build(self, class_map: ClassMap) -> None:
         """Create the network with one class slot per entry of ``class_map``."""
@@ -127,12 +129,26 @@ class DeepMACModule(pl.LightningModule):
                 f"{len(class_map)} categories: set model.num_classes=null to follow the data"
             )
         self.class_map = class_map
-        names = (
-            "backbone weights pyramid_width stride head_channels mask_head num_init_channels "
-            "mask_size pixel_embedding_dim dim use_xy use_instance_embedding "
-            "predict_full_resolution_masks postprocess_crop_size max_detections crop_impl "
-            "checkpoint_activations compat"
-        ).split()
+        names = [
+            "backbone",
+            "weights",
+            "pyramid_width",
+            "stride",
+            "head_channels",
+            "mask_head",
+            "num_init_channels",
+            "mask_size",
+            "pixel_embedding_dim",
+            "dim",
+            "use_xy",
+            "use_instance_embedding",
+            "predict_full_resolution_masks",
+            "postprocess_crop_size",
+            "max_detections",
+            "crop_impl",
+            "checkpoint_activations",
+            "compat",
+        ]
         arguments = {name: settings[name] for name in names}
         if not self._fresh_weights:
             arguments["weights"] = None  # a checkpoint replaces them anyway
@@ -166,10 +182,6 @@ class DeepMACModule(pl.LightningModule):
                 self.trainer.strategy.reduce, reduce_op="sum"
             )
             set_cross_replica(self._network, True)
-
-    def on_train_epoch_start(self) -> None:
-        """Lightning finds only plain samplers by itself."""
-        self.trainer.datamodule.set_epoch(self.current_epoch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Losses of one batch; masks are learned on ground-truth boxes alone."""
@@ -216,7 +228,7 @@ class DeepMACModule(pl.LightningModule):
         )
         factor = partial(
             learning_rate_factor,
-            total_steps=self.trainer.estimated_stepping_batches,
+            total_steps=self._total_steps(),
             warmup_steps=settings["warmup_steps"],
             warmup_factor=settings["warmup_start_lr"] / settings["lr"],
             shape=settings["lr_schedule"],
@@ -227,15 +239,26 @@ class DeepMACModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def _total_steps(self) -> float:
+        """Optimizer steps of the whole training; infinite where only time limits it."""
+        trainer = self.trainer
+        limits = [float("inf")]
+        if trainer.max_steps > 0:
+            limits.append(trainer.max_steps)
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            per_epoch = math.ceil(self._data.batches_per_epoch / trainer.accumulate_grad_batches)
+            limits.append(trainer.max_epochs * per_epoch)
+        return min(limits)
+
     # Evaluation and prediction; callbacks turn the returned predictions into metrics and files.
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> list[ImageResult]:
-        """Predictions for every image of the batch, given boxes included."""
-        return self._predict(batch)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[ImageResult]]:
+        """``results`` for every image of the batch, masks of the given boxes included."""
+        return {"results": self._predict(batch)}
 
-    def test_step(self, batch: Batch, batch_idx: int) -> list[ImageResult]:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[ImageResult]]:
         """As validation."""
-        return self._predict(batch)
+        return {"results": self._predict(batch)}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[ImageResult]:
         """As validation; the batch may have no boxes."""
@@ -296,6 +319,10 @@ class DeepMACModule(pl.LightningModule):
             )
         if differing:
             self.print(f"settings that differ from the checkpoint's: {', '.join(differing)}")
+
+    @property
+    def _data(self) -> CocoDataModule:
+        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
 
     @property
     def _network(self) -> DeepMAC:

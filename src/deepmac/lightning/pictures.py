@@ -56,7 +56,7 @@ class Pictures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the chosen images' results; under many processes, those that fall on the first."""
-        for result in outputs:
+        for result in outputs["results"]:
             if result["image_id"] in self._chosen:
                 self._results[result["image_id"]] = result
 

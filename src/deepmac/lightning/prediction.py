@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from deepmac.class_map import ClassMap
+from deepmac.evaluation.results import ImageResult, image_result
 from deepmac.nn.deepmac import DeepMAC, StageOutput
 from deepmac.postprocess import masks_to_rles
-from deepmac.evaluation.results import ImageResult, image_result
 
 
 @torch.no_grad()

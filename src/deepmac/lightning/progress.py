@@ -56,10 +56,10 @@ class Progress(RichProgressBar):
         self._last_step = now
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         last = batch_idx + 1 == trainer.num_training_batches
-        if self.plain and trainer.is_global_zero:
-            if now - self._last_line >= self.line_seconds or last:
-                self._last_line = now
-                print(self._line(trainer, batch_idx, now), flush=True)
+        due = last or now - self._last_line >= self.line_seconds
+        if self.plain and trainer.is_global_zero and due:
+            self._last_line = now
+            print(self._line(trainer, batch_idx, now), flush=True)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The pace counts training steps only."""

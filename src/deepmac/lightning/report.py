@@ -18,12 +18,17 @@ from deepmac.lightning.evaluation_callback import EvaluateCoco
 _CURVES = ("train/loss", "train/heatmap", "train/mask", "mask_gt_box/mIoU/seen")
 _CURVES_UNSEEN = "mask_gt_box/mIoU/unseen"
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1c1e21; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .15rem .8rem; text-align: right }
-td:first-child, th:first-child { text-align: left } tr.section td { font-weight: 600; padding-top: .8rem }
-.floor { color: #777 } figure { display: inline-block; margin: .5rem 1rem .5rem 0 }
-figcaption { font-size: 13px; color: #555 } img { max-width: 100% } svg { background: #f6f7f8 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
+       padding: 0 1rem; color: #1c1e21; background: #fff }
+table { border-collapse: collapse; margin: 1rem 0 }
+td, th { padding: .15rem .8rem; text-align: right }
+td:first-child, th:first-child { text-align: left }
+tr.section td { font-weight: 600; padding-top: .8rem }
+.floor, figcaption { color: #666 }
+figure { display: inline-block; margin: .5rem 1rem .5rem 0 }
+figcaption { font-size: 13px }
+img { max-width: 100% }
+svg { background: #f6f7f8 }
 """
 
 

@@ -1,6 +1,7 @@
 """Backbones: images to one feature map per stack, at stride 4 or 8."""
 
 import difflib
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,9 +91,9 @@ class Backbone(nn.Module):
     size_divisor: int
     normalization: Normalization
 
+    @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float -> ``num_outputs`` maps (B, out_channels, H/stride, W/stride)."""
-        raise NotImplementedError
 
 
 def build_backbone(

@@ -178,8 +178,8 @@ class DeepMAC(nn.Module):
             logits = self.mask_head(pixel, instance, rows)
             logits = torch.where(rows[:, None, None], logits, 0.0)
         else:
-            # Dropping the dead rows first is most of the speed on sparse masks. No live row at
-            # all still runs: every replica joins the norms' sums and every parameter has a gradient.
+            # Dropping the dead rows first is most of the speed on sparse masks. Without any live
+            # row it still runs: each replica joins the norms' sums, each parameter has a gradient.
             index = rows.nonzero().squeeze(1)
             live = None if instance is None else instance[index]
             packed = self.mask_head(pixel[index], live, None)
@@ -210,14 +210,18 @@ class DeepMAC(nn.Module):
         return logits.float().sigmoid()
 
     def detect(self, stage: StageOutput, true_sizes: Tensor | None = None) -> Detections:
-        """The best ``max_detections`` boxes of each image; see ``decode_detections``."""
+        """The best ``max_detections`` boxes of each image; see ``decode_detections``.
+
+        With ``compat``, as in the original, padding may hold objects too, and boxes are clipped
+        to the padded square.
+        """
         return decode_detections(
             stage.heatmap.float(),
             stage.size.float(),
             stage.offset.float(),
             stride=self.stride,
             max_detections=self.max_detections,
-            true_sizes=true_sizes,
+            true_sizes=None if self.compat else true_sizes,
         )
 
     def _pixel_inputs(self, stage: StageOutput, boxes: Tensor) -> Tensor:

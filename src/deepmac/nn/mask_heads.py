@@ -7,6 +7,7 @@ and outputs.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from itertools import pairwise
 
 import torch
@@ -125,11 +126,11 @@ class MaskHead(nn.Module):
         """
         return self.project_out(self.trunk(pixel, instance, valid)).squeeze(1)
 
+    @abstractmethod
     def trunk(
         self, pixel: Tensor, instance: Tensor | None = None, valid: Tensor | None = None
     ) -> Tensor:
         """(N, trunk_channels, S, S): what ``project_out`` turns into logits."""
-        raise NotImplementedError
 
 
 class ConvolutionalMaskHead(MaskHead):

@@ -16,15 +16,16 @@ from torch import Tensor
 
 from deepmac.errors import UserError
 
-_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
-# Module that a key starts with -> prefix of our names. The second form of the feature
-# extractor is that of older CenterNet checkpoints.
+# Module that a key starts with -> prefix of our names. The later forms of the feature extractor
+# are those of older CenterNet checkpoints.
 _ROOTS = (
     ("mask_net/", ""),
     ("model/_mask_net/", "mask_head."),
     ("model/_feature_extractor/_network/", "backbone.network."),
     ("model/feature_extractor/_network/", "backbone.network."),
+    ("feature_extractor/_network/", "backbone.network."),
 )
 _HEAD_KEY = re.compile(
     r"model/_prediction_head_dict/([^/]+)/(\d+)/layer_with_weights-([01])/(kernel|bias)"
@@ -87,8 +88,26 @@ def convert_variables(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     Raises:
         UserError: keys that belong to no known part of the model.
     """
-    arrays = {key.removesuffix(_SUFFIX): value for key, value in variables.items()}
-    arrays = {key: value for key, value in arrays.items() if not _IGNORED.match(key)}
+    state, unknown = convert_known_variables(variables)
+    if unknown:
+        raise UserError(
+            f"{len(unknown)} variables belong to no known part of a Deep-MAC model: "
+            f"{', '.join(sorted(unknown))}; convert a checkpoint of the CenterNet-based Deep-MAC"
+        )
+    return state
+
+
+def is_weight(key: str) -> bool:
+    """Whether a checkpoint key is more than optimizer state or a counter."""
+    return not _IGNORED.match(key)
+
+
+def convert_known_variables(
+    variables: Mapping[str, np.ndarray],
+) -> tuple[dict[str, Tensor], list[str]]:
+    """:func:`convert_variables`, with the keys of no known part listed instead of refused."""
+    arrays = {key.removesuffix(SUFFIX): value for key, value in variables.items()}
+    arrays = {key: value for key, value in arrays.items() if is_weight(key)}
     resnet_layers = _resnet_layers(arrays)
     state: dict[str, Tensor] = {}
     unknown = []
@@ -107,12 +126,7 @@ def convert_variables(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         if re.fullmatch(r"heads\.\d+\.(size|offset)\.2\.(weight|bias)", name):
             array = array[::-1]
         state[name] = torch.from_numpy(array.copy(order="C"))
-    if unknown:
-        raise UserError(
-            f"{len(unknown)} variables belong to no known part of a Deep-MAC model: "
-            f"{', '.join(sorted(unknown))}; convert a checkpoint of the CenterNet-based Deep-MAC"
-        )
-    return state
+    return state, unknown
 
 
 def _head_name(key: str) -> str | None:

@@ -1,0 +1,72 @@
+"""Samples of unequal size into one padded batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_STACKED = ("true_sizes", "image_ids", "geometry", "original_sizes")
+_PER_OBJECT = {
+    "boxes": 0,
+    "labels": 0,
+    "valid": False,
+    "mask_valid": False,
+    "mask_boxes": 0,
+    "mask_targets": 0,
+    "annotation_ids": -1,
+}
+
+
+def collate(
+    samples: Sequence[dict[str, Tensor]], max_boxes: int | None = None
+) -> dict[str, Tensor]:
+    """Pad and stack the samples of :class:`~deepmac.data.dataset.CocoInstances`.
+
+    Images are padded at the bottom and right to the largest, objects to ``max_boxes`` or else to
+    the largest count (at least 1), with rows that are not ``valid``. Where an image has more, those
+    with mask supervision are kept first, then larger boxes; kept ones stay in order.
+
+    Returns:
+        The fields of a sample with a batch dimension in front, and ``dropped_boxes`` (B,) int64:
+        how many objects of each image were left out.
+    """
+    counts = [len(sample["boxes"]) for sample in samples]
+    slots = max(1, *counts) if max_boxes is None else max_boxes
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in _STACKED}
+    for name in ("images", "ignore"):
+        batch[name] = _pad([sample[name] for sample in samples], 0)
+    kept = [
+        _choose(sample, slots) if count > slots else None
+        for sample, count in zip(samples, counts, strict=True)
+    ]
+    for name, fill in _PER_OBJECT.items():
+        rows = [
+            sample[name] if chosen is None else sample[name][chosen]
+            for sample, chosen in zip(samples, kept, strict=True)
+        ]
+        batch[name] = _pad(rows, fill, slots)
+    batch["dropped_boxes"] = torch.tensor([max(0, count - slots) for count in counts])
+    return batch
+
+
+def _choose(sample: dict[str, Tensor], slots: int) -> Tensor:
+    """Indices of the ``slots`` most useful objects, ascending."""
+    sides = (sample["boxes"][:, 2:] - sample["boxes"][:, :2]).tolist()
+    ranks = [
+        (not is_masked, -width * height, index)
+        for index, ((width, height), is_masked) in enumerate(
+            zip(sides, sample["mask_valid"].tolist(), strict=True)
+        )
+    ]
+    return torch.tensor(sorted(rank[-1] for rank in sorted(ranks)[:slots]))
+
+
+def _pad(tensors: list[Tensor], fill: int, length: int | None = None) -> Tensor:
+    """Stack tensors padded at the end of every dimension (the first one to ``length``)."""
+    shape = [max(sides) for sides in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    if length is not None:
+        shape[0] = length
+    out = tensors[0].new_full((len(tensors), *shape), fill)
+    for row, tensor in zip(out, tensors, strict=True):
+        row[tuple(slice(side) for side in tensor.shape)] = tensor
+    return out

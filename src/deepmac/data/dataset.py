@@ -1,0 +1,240 @@
+"""COCO-format instances as tensors: read, augment, cut out mask targets, ready to be collated."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from deepmac.data.coco import CocoIndex, ImageRecord, Instance
+from deepmac.data.geometry import Geometry
+from deepmac.data.images import read_image
+from deepmac.data.mask_targets import crop_targets, ignore_map
+from deepmac.errors import ConfigError, DataError
+
+JitterMode = Literal["default", "expand", "shrink"]
+MaskResolution = Literal["crop", "map"]
+Key = int | tuple[int, int]
+
+
+class CocoInstances(Dataset[dict[str, Tensor]]):
+    """One sample per image, with the fields of a batch less the batch dimension.
+
+    ``images`` (3, H, W) uint8, ``true_sizes`` (2,), ``boxes`` (n, 4), ``labels`` (n,), ``valid``
+    (n,), ``mask_valid`` (n,), ``mask_boxes`` (n, 4), ``mask_targets`` (n, S, S), ``ignore`` (h, w),
+    ``image_ids`` (), ``annotation_ids`` (n,), ``geometry`` (2, 3), ``original_sizes`` (2,).
+
+    A sample depends on ``(seed, epoch, image)`` only: torch's global CPU generator is seeded from
+    these while the transform runs and put back afterwards, so neither the number of workers nor the
+    order of reading matters. A transform must draw from torch alone, as all of torchvision's v2 do.
+
+    Crowd regions are never objects; their cells are marked in ``ignore``. In training, objects that
+    the crop leaves less than ``min_box_size`` pixels wide or high are no longer in the picture and
+    are left out; otherwise every object stays, in the order of the index.
+
+    Args:
+        index: the annotations.
+        label_of: category id -> class index.
+        masked_category_ids: classes whose masks supervise; an object of these that has a
+            segmentation is ``mask_valid``. No other mask is ever decoded.
+        transform: of a dict with ``image``, ``boxes`` (tv_tensors) and ``geometry``.
+        mask_size: side of the targets.
+        stride: input pixels per cell of ``ignore`` and of full-resolution targets.
+        seed: of the augmentations.
+        training: see above.
+        max_roi_jitter_ratio: mask boxes' edges move by up to this share of the box, below 0.5;
+            features and targets are cut by the same moved box (the reference moves the target's
+            box alone). 0 = off; never outside training.
+        roi_jitter_mode: edges move either way, outwards or inwards.
+        mask_resolution: ``crop``: targets within ``mask_boxes``; ``map``: over the whole canvas in
+            cells of ``stride``, (n, h, w).
+        min_box_size: in input pixels.
+    """
+
+    def __init__(
+        self,
+        index: CocoIndex,
+        *,
+        label_of: Mapping[int, int],
+        masked_category_ids: frozenset[int],
+        transform: v2.Transform,
+        mask_size: int = 32,
+        stride: int = 4,
+        seed: int = 0,
+        training: bool,
+        max_roi_jitter_ratio: float = 0.0,
+        roi_jitter_mode: JitterMode = "default",
+        mask_resolution: MaskResolution = "crop",
+        min_box_size: float = 1.0,
+    ) -> None:
+        if not 0 <= max_roi_jitter_ratio < 0.5:
+            raise ConfigError(
+                f"max_roi_jitter_ratio={max_roi_jitter_ratio} is outside 0 <= ratio < 0.5, beyond "
+                "which a box could turn inside out; choose a smaller one."
+            )
+        self.index = index
+        self.label_of = dict(label_of)
+        self.masked_category_ids = masked_category_ids
+        self.transform = transform
+        self.mask_size = mask_size
+        self.stride = stride
+        self.seed = seed
+        self.training = training
+        self.max_roi_jitter_ratio = max_roi_jitter_ratio if training else 0.0
+        self.roi_jitter_mode: JitterMode = roi_jitter_mode
+        self.mask_resolution: MaskResolution = mask_resolution
+        self.min_box_size = min_box_size
+
+    def __len__(self) -> int:
+        return len(self.index.images)
+
+    def __getitem__(self, key: Key) -> dict[str, Tensor]:
+        """The sample of an image, or of ``(epoch, image)``.
+
+        Raises:
+            DataError: the image cannot be read; one sentence, also out of a worker process.
+        """
+        epoch, position = key if isinstance(key, tuple) else (0, key)
+        record = self.index.images[position]
+        objects = [item for item in record.instances if not item.iscrowd]
+        sample = self._read(record, objects)
+        with _seeded(self.seed, epoch, position):
+            sample = self.transform(sample)
+            geometry, boxes = sample["geometry"], sample["boxes"].as_subclass(Tensor)
+            if self.training:
+                objects, boxes = self._visible(objects, boxes)
+            mask_boxes = boxes
+            if self.max_roi_jitter_ratio:
+                mask_boxes = jitter_boxes(
+                    boxes,
+                    self.max_roi_jitter_ratio,
+                    self.roi_jitter_mode,
+                    geometry.canvas_size,
+                )
+        return self._fields(record, objects, sample["image"], boxes, mask_boxes, geometry)
+
+    def _read(self, record: ImageRecord, objects: list[Instance]) -> dict[str, Any]:
+        try:
+            pixels = read_image(record.path, (record.width, record.height))
+        except DataError as error:
+            raise SampleError(str(error)) from None
+        boxes = torch.tensor([item.box for item in objects], dtype=torch.float32).reshape(-1, 4)
+        size = (record.height, record.width)
+        return {
+            "image": tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
+            "geometry": Geometry.identity(*size),
+        }
+
+    def _visible(self, objects: list[Instance], boxes: Tensor) -> tuple[list[Instance], Tensor]:
+        sides = boxes[:, 2:] - boxes[:, :2]
+        keep = (sides >= self.min_box_size).all(dim=1)
+        seen = [item for item, kept in zip(objects, keep.tolist(), strict=True) if kept]
+        return seen, boxes[keep]
+
+    def _fields(
+        self,
+        record: ImageRecord,
+        objects: list[Instance],
+        image: Tensor,
+        boxes: Tensor,
+        mask_boxes: Tensor,
+        geometry: Geometry,
+    ) -> dict[str, Tensor]:
+        size = (record.height, record.width)
+        crowds = [item for item in record.instances if item.iscrowd]
+        ignore = ignore_map(crowds, geometry, size, self.stride)
+        masked = [
+            item.category_id in self.masked_category_ids and item.segmentation is not None
+            for item in objects
+        ]
+        mask_valid = torch.tensor(masked, dtype=torch.bool)
+        return {
+            "images": image.as_subclass(Tensor),
+            "true_sizes": torch.tensor(geometry.true_size),
+            "boxes": boxes,
+            "labels": _integers([self.label_of[item.category_id] for item in objects]),
+            "valid": torch.ones(len(objects), dtype=torch.bool),
+            "mask_valid": mask_valid,
+            "mask_boxes": mask_boxes,
+            "mask_targets": self._targets(
+                objects, mask_valid, mask_boxes, geometry, size, tuple(ignore.shape)
+            ),
+            "ignore": ignore,
+            "image_ids": torch.tensor(record.id),
+            "annotation_ids": _integers([item.id for item in objects]),
+            "geometry": geometry.affine,
+            "original_sizes": torch.tensor(size),
+        }
+
+    def _targets(
+        self,
+        objects: list[Instance],
+        mask_valid: Tensor,
+        mask_boxes: Tensor,
+        geometry: Geometry,
+        original_size: tuple[int, int],
+        map_size: tuple[int, ...],
+    ) -> Tensor:
+        rows, columns = self.mask_size, self.mask_size
+        if self.mask_resolution == "map":
+            rows, columns = map_size
+            whole = [0.0, 0.0, float(columns * self.stride), float(rows * self.stride)]
+            mask_boxes = torch.tensor(whole).expand(len(objects), 4)
+        targets = torch.zeros(len(objects), rows, columns)
+        masked = [item for item, is_masked in zip(objects, mask_valid, strict=True) if is_masked]
+        if masked:
+            targets[mask_valid] = crop_targets(
+                masked, mask_boxes[mask_valid], geometry, original_size, (rows, columns)
+            )
+        return targets
+
+
+class SampleError(DataError):
+    """A DataError that leaves a loader's worker process as the sentence it is.
+
+    The loader raises a worker's exception again as ``type(text)``, with the worker's traceback in
+    the text; the sentence is what follows this class's name on the traceback's last line.
+    """
+
+    def __init__(self, message: str) -> None:
+        name = f"{type(self).__module__}.{type(self).__qualname__}: "
+        super().__init__(message.rpartition(name)[2].strip())
+
+
+def jitter_boxes(
+    boxes: Tensor, ratio: float, mode: JitterMode, canvas_size: tuple[int, int]
+) -> Tensor:
+    """Move each edge of (N, 4) xyxy boxes by up to ``ratio`` of the box's width or height.
+
+    ``expand`` and ``shrink`` move outwards and inwards only. Clipped to the (height, width) canvas.
+    """
+    draws = torch.rand(boxes.shape)
+    if mode == "default":
+        draws = 2 * draws - 1
+    elif mode == "shrink":
+        draws = -draws
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    outwards = torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    height, width = canvas_size
+    limits = torch.tensor([width, height, width, height], dtype=boxes.dtype)
+    return (boxes + outwards * draws * ratio * sides).clamp(min=0).minimum(limits)
+
+
+@contextmanager
+def _seeded(seed: int, epoch: int, position: int) -> Iterator[None]:
+    """Torch's CPU generator in a state that depends on the three numbers only."""
+    words = np.random.SeedSequence((seed, epoch, position)).generate_state(1, np.uint64)
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would seed (or queue seeding) every accelerator, too.
+        torch.default_generator.manual_seed(int(words[0] >> np.uint64(1)))
+        yield
+
+
+def _integers(values: list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64)

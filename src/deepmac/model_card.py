@@ -1,0 +1,68 @@
+"""What a network needs beside its weights to be of use: its arguments, classes, preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deepmac.class_map import ClassMap
+from deepmac.errors import ConfigError
+from deepmac.nn.backbones import Normalization
+
+FORMAT = "deepmac-model-1"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything about a model but its weights; a ``config.yaml`` in plain values.
+
+    Attributes:
+        network: arguments of ``DeepMAC`` except classes, normalisation and initial weights.
+        normalization: of the pixels.
+        class_map: category of every class slot.
+        image_size: side of the padded square that images are scaled to, pixels.
+    """
+
+    network: Mapping[str, Any]
+    normalization: Normalization
+    class_map: ClassMap
+    image_size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML or JSON."""
+        return {
+            "format": FORMAT,
+            "image_size": self.image_size,
+            "network": dict(self.network),
+            "normalization": self.normalization.to_dict(),
+            "class_map": self.class_map.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any, *, source: str) -> ModelCard:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError: ``values``, read from ``source``, are something else.
+        """
+        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+            raise ConfigError(
+                f"{source} does not describe a model (format {FORMAT}): give a folder or file "
+                "that `deepmac convert` wrote, or a training checkpoint"
+            )
+        try:
+            card = cls(
+                network=dict(values["network"]),
+                normalization=Normalization.from_dict(values["normalization"]),
+                class_map=ClassMap.from_dict(values["class_map"]),
+                image_size=int(values["image_size"]),
+            )
+            if card.image_size < 1 or len(card.class_map.names) != len(card.class_map):
+                raise ValueError("numbers that contradict each other")
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ConfigError(
+                f"{source} describes no usable model ({type(error).__name__}: {error}): convert "
+                "or train it again"
+            ) from error
+        return card

@@ -1,0 +1,175 @@
+"""Models from files: converted ones, weight files, and training checkpoints."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from deepmac.errors import ConfigError, UserError
+from deepmac.model_card import FORMAT, ModelCard
+from deepmac.nn.deepmac import DeepMAC
+
+WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
+_METADATA_KEY = "deepmac"
+_MAX_CONFIG = 1 << 20
+_PREFIX = "network."
+
+
+def load_model(path_or_name: str | Path, *, device: str | torch.device = "cpu") -> DeepMAC:
+    """A network with its weights, in eval mode.
+
+    Nothing in the file is executed.
+
+    Args:
+        path_or_name: a folder that `deepmac convert` wrote; a ``.safetensors`` file with its
+            ``config.yaml`` beside it or in its metadata; or a ``.ckpt`` of a training.
+        device: where the weights go.
+
+    Returns:
+        The network; :func:`card_of` gives its classes and image size.
+
+    Raises:
+        UserError: no such file, one that is damaged or no model, or weights that do not fit.
+    """
+    path = Path(path_or_name)
+    if path.is_dir():
+        path = path / WEIGHTS
+        if not path.is_file():
+            raise UserError(f"the folder {path.parent} holds no {WEIGHTS}: is it a model's?")
+    if not path.is_file():
+        raise UserError(
+            f"there is no model {str(path_or_name)!r}: give a converted folder, a .safetensors "
+            "file or a .ckpt"
+        )
+    if path.suffix == ".safetensors":
+        state, card = _read_safetensors(path)
+    else:
+        state, card = _read_checkpoint(path)
+    model = build_model(card, source=str(path))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"the weights in {path} do not fit the network that they are for: {reason}"
+        ) from error
+    return model.to(device).eval()
+
+
+def build_model(card: ModelCard, *, source: str) -> DeepMAC:
+    """The network that a card describes, with fresh weights.
+
+    Raises:
+        ConfigError: arguments, read from ``source``, that ``DeepMAC`` does not take.
+    """
+    try:
+        model = DeepMAC(
+            num_classes=len(card.class_map), normalization=card.normalization, **card.network
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{source} describes no network that can be built: {error}") from error
+    model.__dict__["card"] = card
+    return model
+
+
+def card_of(model: DeepMAC) -> ModelCard | None:
+    """What :func:`load_model` or :func:`build_model` knows about a network beside its weights."""
+    card = model.__dict__.get("card")
+    return card if isinstance(card, ModelCard) else None
+
+
+def network_arguments() -> tuple[str, ...]:
+    """The names that ``ModelCard.network`` may hold."""
+    elsewhere = ("num_classes", "normalization", "weights")
+    return tuple(name for name in inspect.signature(DeepMAC).parameters if name not in elsewhere)
+
+
+def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Write ``model.safetensors`` and ``config.yaml`` into an existing folder."""
+    from safetensors.torch import save_file
+
+    described = card.to_dict()
+    save_file(
+        {name: tensor.contiguous() for name, tensor in state.items()},
+        folder / WEIGHTS,
+        metadata={_METADATA_KEY: json.dumps(described)},
+    )
+    (folder / CONFIG).write_text(
+        yaml.safe_dump(described, sort_keys=False, default_flow_style=None, width=100),
+        encoding="utf-8",
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read as a safetensors file ({error}): download or convert it again"
+        ) from error
+    beside = path.with_name(CONFIG)
+    values = _read_yaml(beside) if beside.is_file() else None
+    if isinstance(values, Mapping) and values.get("format") == FORMAT:
+        return state, ModelCard.from_dict(values, source=str(beside))
+    if _METADATA_KEY not in metadata:
+        raise UserError(
+            f"{path} has neither a {CONFIG} beside it nor a description inside: it is no whole "
+            "model; to start a training from it set model.init_from"
+        )
+    try:
+        values = json.loads(metadata[_METADATA_KEY])
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the description inside {path} is damaged: convert it again") from error
+    return state, ModelCard.from_dict(values, source=str(path))
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        if path.stat().st_size > _MAX_CONFIG:
+            raise ValueError("it is too large")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = (str(error).splitlines() or ["?"])[0]
+        raise ConfigError(f"{path} cannot be read as YAML ({reason}): write it again") from error
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
+    """A checkpoint of ``deepmac.lightning.module.DeepMACModule``."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # the unpickler and the archive reader raise whatever they like
+        raise UserError(
+            f"{path} cannot be read as a training checkpoint ({type(error).__name__}): give a "
+            ".ckpt that a training wrote"
+        ) from error
+    if not isinstance(content, dict) or "deepmac_class_map" not in content:
+        raise UserError(
+            f"{path} was not written by a training of this project: convert other weights with "
+            "`deepmac convert`"
+        )
+    settings = content.get("hyper_parameters", {})
+    values = {
+        "format": FORMAT,
+        "image_size": content.get("datamodule_hyper_parameters", {}).get("image_size"),
+        "network": {name: settings[name] for name in network_arguments() if name in settings},
+        "normalization": content.get("deepmac_normalization"),
+        "class_map": content["deepmac_class_map"],
+    }
+    state = {
+        name.removeprefix(_PREFIX): tensor
+        for name, tensor in content.get("state_dict", {}).items()
+        if name.startswith(_PREFIX)
+    }
+    return state, ModelCard.from_dict(values, source=str(path))

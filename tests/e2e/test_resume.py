@@ -1,0 +1,71 @@
+"""A training that was interrupted and resumed is the training that was not."""
+
+import csv
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tiny import TINY, environment, run, train_py
+
+WORDS = (
+    *(w for w in TINY if not w.startswith(("data.batch_size", "trainer.max_epochs"))),
+    "data.batch_size=2",
+    "data.num_workers=1",
+    "trainer.max_epochs=3",
+    "callbacks.last.init_args.every_n_train_steps=1",
+)
+STEPS = 24
+
+
+def losses(run_dir):
+    path = run_dir / "metrics.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
+    return {int(row["step"]): row["train/loss"] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("resume")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(folder):
+    done = run(train_py(*WORDS, "hydra.run.dir=whole"), cwd=folder, cache=folder / "cache")
+    assert done.returncode == 0, done.stderr[-3000:]
+    curve = losses(folder / "whole")
+    assert sorted(curve) == list(range(STEPS))
+    return curve
+
+
+def interrupt(folder, name, how, at):
+    """Start a run and send it ``how`` once ``at`` steps are logged; True if it was cut short."""
+    process = subprocess.Popen(
+        train_py(*WORDS, f"hydra.run.dir={name}"),
+        cwd=folder,
+        env=environment(folder / "cache"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and len(losses(folder / name)) < at:
+        time.sleep(0.02)
+    process.send_signal(how)
+    process.wait(timeout=120)
+    return len(losses(folder / name)) < STEPS
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "kill-9"])
+def test_interrupted_and_resumed__gives_the_same_curve(folder, uninterrupted, how, request):
+    generator = random.Random(int(how))
+    for number in range(request.config.getoption("--kills")):
+        name = f"{how.name}_{number}"
+        assert interrupt(folder, name, how, at=generator.randint(2, STEPS - 8))
+        again = train_py(*WORDS, f"hydra.run.dir={name}", "ckpt_path=last")
+        done = run(again, cwd=folder, cache=folder / "cache")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert losses(folder / name) == uninterrupted

@@ -1,0 +1,77 @@
+"""The house rules that a machine can check."""
+
+import ast
+import re
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent / "src" / "deepmac"
+FILES = sorted(SOURCE.rglob("*.py"))
+# Rooms from the ground up: each may import from itself and those below it.
+FLOORS = ("nn", "targets losses postprocess", "data evaluation draw", "lightning")
+
+
+def imported(path: Path, *, lazy: bool = True) -> set[str]:
+    """Modules that a file imports, its function bodies included where ``lazy``."""
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if lazy else iter(tree.body)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_files__stay_readable_in_one_sitting():
+    long = {str(f): n for f in FILES if (n := len(f.read_text().splitlines())) > 500}
+    assert not long
+
+
+def test_nn__knows_no_lightning_no_hydra_no_coco():
+    for path in (SOURCE / "nn").glob("*.py"):
+        names = {name.split(".")[0] for name in imported(path)}
+        assert not names & {"pytorch_lightning", "lightning", "hydra", "omegaconf", "pycocotools"}
+        inner = {n for n in imported(path) if n.startswith("deepmac.")}
+        assert all(n.startswith(("deepmac.nn", "deepmac.errors")) for n in inner), path
+
+
+def test_imports__flow_one_way():
+    level = {name: i for i, names in enumerate(FLOORS) for name in names.split()}
+    for path in FILES:
+        room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+        if room not in level:
+            continue
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] == "deepmac" and len(parts) > 1 and parts[1] in level:
+                assert level[parts[1]] <= level[room], f"{path} imports {name}"
+
+
+def test_imports__have_no_circle():
+    modules = {
+        ".".join(("deepmac", *f.relative_to(SOURCE).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): f
+        for f in FILES
+    }
+    edges = {
+        name: {n for n in imported(path, lazy=False) if n in modules and n != name}
+        for name, path in modules.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for other in edges[name]:
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in edges:
+        visit(name, ())
+
+
+def test_code__holds_no_leftovers():
+    pattern = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+    assert not [str(f) for f in FILES if pattern.search(f.read_text())]

@@ -1,0 +1,119 @@
+"""The Hydra tree: complete, typed, and one truth for both command lines."""
+
+import inspect
+from dataclasses import fields
+
+import pytest
+import yaml
+from pytorch_lightning import Trainer
+
+from deepmac.compose import compose, config_tree, lightning_config
+from deepmac.errors import ConfigError
+from deepmac.lightning.datamodule import CocoDataModule
+from deepmac.lightning.module import DeepMACModule
+from deepmac.losses import LossOptions
+
+EXPERIMENTS = sorted(path.stem for path in (config_tree() / "experiment").glob("*.yaml"))
+OFFICIAL = ("voc_to_nonvoc", "voc_to_nonvoc_1024", "nonvoc_to_voc_1024", "coco_1024")
+
+
+def keys(name):
+    return set(yaml.safe_load((config_tree() / name).read_text())) - {"defaults"}
+
+
+def arguments(kind):
+    return set(inspect.signature(kind.__init__).parameters) - {"self"}
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("model/deepmac.yaml", DeepMACModule),
+        ("data/coco.yaml", CocoDataModule),
+        ("trainer/default.yaml", Trainer),
+    ],
+)
+def test_yaml__lists_exactly_the_constructors_arguments(file, kind):
+    assert keys(file) == arguments(kind)
+
+
+def test_yaml__defaults_are_the_codes_defaults():
+    stored = yaml.safe_load((config_tree() / "model/deepmac.yaml").read_text())
+    signature = inspect.signature(DeepMACModule.__init__).parameters
+    for name, value in stored.items():
+        if value == "???" or name == "losses":
+            continue
+        assert value == signature[name].default, name
+    assert stored["losses"] == {f.name: f.default for f in fields(LossOptions)}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment__composes_and_its_header_gives_the_command(name):
+    config, _ = compose([f"experiment={name}"])
+    flat = lightning_config(config)
+    assert "python train.py" in (config_tree() / f"experiment/{name}.yaml").read_text()
+    assert set(flat["model"]) == arguments(DeepMACModule)
+    assert set(flat["data"]) == arguments(CocoDataModule)
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_experiments__are_the_papers(name):
+    config, _ = compose([f"experiment={name}"])
+    assert config.model.backbone == "hourglass_104"
+    assert config.model.head_channels == 256
+    assert config.trainer.max_steps == 50_000
+    assert config.model.mask_head == ("hourglass100" if "1024" in name else "hourglass52")
+    assert config.data.image_size == (1024 if "1024" in name else 512)
+    assert config.model.compat is None
+
+
+@pytest.mark.parametrize("group", ["mask_head", "backbone", "split", "trainer", "callbacks"])
+def test_groups__every_choice_composes(group):
+    for path in (config_tree() / group).glob("*.yaml"):
+        overrides = [f"{group}={path.stem}"]
+        if group == "split" and path.stem == "custom":
+            overrides.append("data.masked_classes=[cat]")
+        lightning_config(compose(overrides)[0])
+
+
+def test_mask_heads__every_choice_builds():
+    from deepmac.nn.deepmac import DeepMAC
+    from deepmac.nn.mask_heads import MASK_HEADS
+
+    assert {p.stem for p in (config_tree() / "mask_head").glob("*.yaml")} == set(MASK_HEADS)
+    for name in MASK_HEADS:
+        model = compose(["experiment=voc_to_nonvoc", f"mask_head={name}"])[0].model
+        if name not in ("cond_inst1", "cond_inst2", "cond_inst3"):
+            model.num_init_channels = 4
+        used = ("dim", "pixel_embedding_dim", "use_xy", "use_instance_embedding")
+        settings = {k: model[k] for k in (*used, "num_init_channels", "mask_head")}
+        settings |= {"dim": model.dim if name.startswith(("cond", "emb")) else 4}
+        DeepMAC(num_classes=2, backbone="hourglass_tiny2", head_channels=8, **settings)
+
+
+def test_callbacks__set_to_null_are_dropped():
+    config, _ = compose(["callbacks.pictures=null", "~callbacks.report"])
+    kinds = [c["class_path"] for c in lightning_config(config)["trainer"]["callbacks"]]
+    assert not any(kind.endswith(("Pictures", "RunReport")) for kind in kinds)
+    assert any(kind.endswith("EvaluateCoco") for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.haed=x", "haed"),
+        ("experiment=nope", "nope"),
+        ("experiment=null", "override"),
+        ("model.lr=[1", "viable"),
+    ],
+)
+def test_unknown_settings__get_one_sentence(override, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        compose([override])
+    assert "\n" not in str(caught.value)
+
+
+def test_run_directory__is_what_hydra_names(tmp_path, monkeypatch):
+    monkeypatch.delenv("DEEPMAC_RUN_DIR", raising=False)
+    _, directory = compose([f"hydra.run.dir={tmp_path}/here"])
+    assert directory == tmp_path / "here"
