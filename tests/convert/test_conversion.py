@@ -176,7 +176,7 @@ def test_convert__a_backbone_alone_is_an_initialisation(
     assert report.kind == "initialisation"
     assert report.settings["backbone"] == "hourglass_tiny2"
     assert "model.init_from=" in str(report)
-    with pytest.raises(UserError, match="does not describe a model|start a training"):
+    with pytest.raises(UserError, match=r"does not describe a model|start a training"):
         load_model(tmp_path / "out")
     older = {k.replace("model/_feature", "model/feature"): v for k, v in arrays.items()}
     again = convert(write_bundle(tmp_path / "ckpt-2", older), tmp_path / "again")
@@ -187,7 +187,7 @@ def test_convert__deepmac_without_its_config_asks_for_it(
     tmp_path: Path, write_bundle: Writer
 ) -> None:
     prefix = write_bundle(tmp_path / "ckpt-1", fixture("tiny2")[0])
-    with pytest.raises(UserError, match="without its pipeline.config: give --config"):
+    with pytest.raises(UserError, match=r"without its pipeline\.config: give --config"):
         convert(prefix, tmp_path / "out")
     config = tmp_path / "elsewhere.config"
     config.write_text(fixture("tiny2")[1])

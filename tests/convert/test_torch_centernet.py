@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from deepmac.convert import convert
 from deepmac.convert.torch_centernet import convert_torch_centernet
 from deepmac.errors import UserError
-from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone
+from deepmac.nn.hourglass import HOURGLASS_BACKBONES, HourglassSpec, hourglass_backbone
 
-SPEC = HOURGLASS_BACKBONES["hourglass_tiny2"]
+TINY, FULL = HOURGLASS_BACKBONES["hourglass_tiny2"], HOURGLASS_BACKBONES["hourglass_104"]
 
 
 class TheirBlock(nn.Module):
@@ -69,16 +69,16 @@ class TheirLevel(nn.Module):
 
 
 class TheirNetwork(nn.Module):
-    """The network of ``ctdet_coco_hg.pth``, at the size of our test backbone."""
+    """The network of ``ctdet_coco_hg.pth``, at any size."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: HourglassSpec) -> None:
         super().__init__()
-        width, stacks = SPEC.channels[0], range(SPEC.stacks)
+        width, stacks = spec.channels[0], range(spec.stacks)
         joints = stacks[:-1]
         self.pre = nn.Sequential(
-            TheirBlock(7, 3, SPEC.input_channels, 2), TheirResidual(SPEC.input_channels, width, 2)
+            TheirBlock(7, 3, spec.input_channels, 2), TheirResidual(spec.input_channels, width, 2)
         )
-        self.kps = nn.ModuleList(TheirLevel(SPEC.channels, SPEC.blocks) for _ in stacks)
+        self.kps = nn.ModuleList(TheirLevel(spec.channels, spec.blocks) for _ in stacks)
         self.cnvs = nn.ModuleList(TheirBlock(3, width, width) for _ in stacks)
         self.inters = nn.ModuleList(TheirResidual(width, width) for _ in joints)
         self.inters_ = nn.ModuleList(projection(width, width) for _ in joints)
@@ -95,7 +95,7 @@ class TheirNetwork(nn.Module):
 
 def test_torch_centernet__same_weights_give_the_same_maps() -> None:
     torch.manual_seed(0)
-    theirs = TheirNetwork().eval()
+    theirs = TheirNetwork(TINY).eval()
     for module in theirs.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -126,40 +126,41 @@ def test_torch_centernet__heads_keep_their_order_of_channels() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["pre", "pre.2.conv.weight", "kps.0.weight", "kps.0.up1.weight", "kps.0.up9.0.conv1.weight"]
-    + ["cnvs.weight", "inters_.0.7.weight", "hm.0.9.weight", "kps.0.low2.low2.weight"],
+    [
+        "pre",
+        "pre.2.conv.weight",
+        "kps.0.weight",
+        "kps.0.up1.weight",
+        "kps.0.up9.0.conv1.weight",
+        "kps.0.low2.low2.weight",
+        "cnvs.weight",
+        "inters_.0.7.weight",
+        "hm.0.9.weight",
+    ],
 )
 def test_torch_centernet__names_it_does_not_know(name: str) -> None:
     assert convert_torch_centernet({name: torch.zeros(1)}) == ({}, [name])
 
 
-def full_size_names() -> dict[str, Tensor]:
-    """Tensors of hourglass-104 under CenterNet's names, by way of the one on the other side."""
-    with torch.device("meta"):
-        global SPEC
-        small, SPEC = SPEC, HOURGLASS_BACKBONES["hourglass_104"]
-        try:
-            state = TheirNetwork().state_dict()
-        finally:
-            SPEC = small
-    return {f"module.{k}": torch.zeros(1).expand(v.shape) for k, v in state.items()}
-
-
 def test_convert__takes_a_pth_of_hourglass_104(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: dict[str, Tensor] = {}
-    monkeypatch.setattr("safetensors.torch.save_file", lambda tensors, path: written.update(
-        {name: torch.Size(tensor.shape) for name, tensor in tensors.items()}
-    ))  # fmt: skip
+    written: dict[str, torch.Size] = {}
+
+    def save_file(tensors: dict[str, Tensor], path: Path) -> None:
+        written.update({name: tensor.shape for name, tensor in tensors.items()})
+
+    monkeypatch.setattr("safetensors.torch.save_file", save_file)
     monkeypatch.setattr(Tensor, "contiguous", lambda self: self)  # 750 MB of zeros otherwise
+    with torch.device("meta"):
+        theirs = TheirNetwork(FULL).state_dict()
+        ours = hourglass_backbone("hourglass_104").state_dict()
+    stored = {f"module.{k}": torch.zeros(()).expand(v.shape) for k, v in theirs.items()}
     path = tmp_path / "ctdet_coco_hg.pth"
-    torch.save({"epoch": 50, "state_dict": full_size_names()}, path)
+    torch.save({"epoch": 50, "state_dict": stored}, path)
     report = convert(path, tmp_path / "out")
     assert not report.missing and not report.unused
-    with torch.device("meta"):
-        expected = hourglass_backbone("hourglass_104").state_dict()
-    assert {f"backbone.network.{k}": v.shape for k, v in expected.items()} == written
+    assert {f"backbone.network.{k}": v.shape for k, v in ours.items()} == written
 
 
 def test_convert__other_pytorch_weights_are_refused(tmp_path: Path) -> None:

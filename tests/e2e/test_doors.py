@@ -147,3 +147,28 @@ def losses(run_dir):
         return [
             (row["step"], row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]
         ]
+
+
+def test_two_processes__evaluate_every_image_once(place):
+    folder, go = place
+    words = [w for w in TINY if "accelerator" not in w]
+    go(
+        train_py(
+            *words,
+            "trainer=ddp",
+            "trainer.accelerator=cpu",
+            "trainer.devices=2",
+            "trainer.max_steps=1",
+            "hydra.run.dir=ddp",
+        )
+    )
+    metrics = json.loads((folder / "ddp/metrics.json").read_text())
+    assert metrics["images"] == metrics["images_in_data_set"] == 4
+    assert metrics["instances"]["missing_gt_box_masks"] == 0
+
+
+def test_moving_average__and_accumulation_run_to_the_end(place):
+    folder, go = place
+    words = ["callbacks=ema", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0"]
+    go(train_py(*TINY, *words, "hydra.run.dir=ema"))
+    assert json.loads((folder / "ema/metrics.json").read_text())["step"] == 2

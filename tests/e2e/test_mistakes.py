@@ -102,7 +102,7 @@ def test_bad_data__stops_before_training(coco, folder, change, words, capsys, mo
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["split=voc_to_nonvoc"], "VOC"),
+        (["split=voc_to_nonvoc"], "none of the 20 voc classes"),
         (["split=custom", "data.masked_classes=[dsk]"], "dsk"),
         (["model.num_classes=3"], "num_classes"),
         (["model.mask_head=hourglass11"], "hourglass11"),

@@ -90,9 +90,9 @@ def _zeros_operator(length: int) -> Words:
 
 @lru_cache(maxsize=1)
 def _byte_table() -> Words:
-    table: Words = np.arange(256, dtype=np.uint32)
+    table: Words = np.arange(256).astype(np.uint32)
     for _ in range(8):
-        table = (table >> 1) ^ (np.uint32(_POLYNOMIAL) * (table & np.uint32(1)))
+        table = (table >> np.uint32(1)) ^ (np.uint32(_POLYNOMIAL) * (table & np.uint32(1)))
     return table
 
 

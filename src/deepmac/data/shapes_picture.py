@@ -50,7 +50,7 @@ class Knobs:
 
 
 KNOBS: dict[Difficulty, Knobs] = {
-    "default": Knobs(0.1, 0.15, 0.2, 0.5, 1, 4.0, (40.0, 84.0), 4),
+    "default": Knobs(0.1, 0.15, 0.2, 0.5, 1, 4.0, (44.0, 90.0), 4),
     "hard": Knobs(0.4, 0.07, 0.5, 0.4, 4, 9.0, (20.0, 64.0), 6),
 }
 

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from deepmac.errors import ConfigError
 from deepmac.evaluation import format_table
+from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.evaluation_callback import EvaluateCoco
 from deepmac.lightning.module import DeepMACModule
@@ -52,6 +53,7 @@ def run(
             path = Path(folder) / "composed.yaml"
             path.write_text(yaml.safe_dump(config, sort_keys=False))
             arguments += ["--config", str(path)]
+        quiet_library_chatter()
         DeepMACCLI.run_dir = Path(run_dir)
         DeepMACCLI.model_of_checkpoint = model_of_checkpoint
         # LightningCLI warns when both its arguments and the process have some.
@@ -91,6 +93,7 @@ class DeepMACCLI(LightningCLI):
         """Relative paths of callbacks and loggers are relative to the run directory."""
         self._dump_config()
         settings = self.config[self.subcommand]
+        _check_checkpoint(settings.get("ckpt_path"))
         settings.trainer.default_root_dir = str(self.run_dir)
         for group, key in (("callbacks", "dirpath"), ("logger", "save_dir")):
             for entry in settings.trainer.get(group) or []:
@@ -120,8 +123,7 @@ class DeepMACCLI(LightningCLI):
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         elif self.trainer.is_global_zero:
             Console(highlight=False).print(format_table(evaluation.metrics))
-        if self.trainer.is_global_zero:
-            print(f"run directory: {self.run_dir}")
+        say(f"run directory: {self.run_dir}")
 
     def validate(self, **kwargs: Any) -> None:
         """Our table replaces Lightning's list of values."""
@@ -134,6 +136,13 @@ class DeepMACCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Predictions are written by a callback, not held in memory."""
         self.trainer.predict(**{**kwargs, "return_predictions": False})
+
+
+def _check_checkpoint(path: str | None) -> None:
+    """Before anything is read: a checkpoint named by its path has to be there."""
+    known_words = path in (None, "last", "best", "hpc") or "://" in str(path)
+    if not known_words and not Path(str(path)).is_file():
+        raise ConfigError(f"ckpt_path={path}: no such file (`last` takes the run directory's own)")
 
 
 class SaveFlatConfig(SaveConfigCallback):

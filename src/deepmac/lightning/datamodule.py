@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -23,6 +22,7 @@ from deepmac.data.shapes import ensure_shapes
 from deepmac.data.splits import masked_category_ids
 from deepmac.data.transforms import evaluation_transform, training_transform
 from deepmac.errors import ConfigError, DataError
+from deepmac.lightning.console import say
 
 Split = Literal["train", "val", "predict"]
 
@@ -260,7 +260,7 @@ class CocoDataModule(pl.LightningDataModule):
             require_annotations=split != "predict",
         )
         for line in index.dropped_summary():
-            rank_zero_info(line)
+            say(line)
         if settings["only_images"] is not None and split != "predict":
             index = index.restricted_to(settings["only_images"])
         return index
@@ -297,7 +297,7 @@ class CocoDataModule(pl.LightningDataModule):
         counts = [sum(not o.iscrowd for o in image.instances) for image in index.images]
         over = [count - limit for count in counts if count > limit]
         if over:
-            rank_zero_info(
+            say(
                 f"data.max_boxes={limit}: {len(over)} training images hold more objects; "
                 f"{sum(over)} boxes are left out when uncropped"
             )

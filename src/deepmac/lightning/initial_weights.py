@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from deepmac.errors import ConfigError
+from deepmac.lightning.console import say
 from deepmac.nn.backbones import Normalization
 from deepmac.nn.deepmac import DeepMAC
 
@@ -47,7 +47,7 @@ def load_initial_weights(network: DeepMAC, path: str, *, normalization: str | No
     network.load_state_dict({**own, **matched})
     missing = sorted(own.keys() - matched.keys())
     unused = sorted(state.keys() - matched.keys())
-    rank_zero_info(
+    say(
         f"model.init_from={path}: {len(matched)} tensors loaded; "
         f"{len(missing)} start fresh{_examples(missing)}; "
         f"{len(unused)} of the file unused{_examples(unused)}"

@@ -15,6 +15,7 @@ from torch import Tensor
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError, UserError
 from deepmac.evaluation.results import ImageResult
+from deepmac.lightning.console import say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.initial_weights import load_initial_weights
 from deepmac.lightning.prediction import predict_batch
@@ -119,6 +120,15 @@ class DeepMACModule(pl.LightningModule):
         """Build the network for the trainer's data set; a checkpoint brings its own classes."""
         if self.network is None and self._trainer is not None:
             self.build(self._data.class_map)
+            self._check_image_size(self._data.hparams["image_size"])
+
+    def _check_image_size(self, size: int) -> None:
+        divisor = self._network.backbone.size_divisor
+        if size % divisor:
+            raise ConfigError(
+                f"data.image_size={size} does not fit {self.hparams['backbone']}: it must be one "
+                f"of the multiples of {divisor}"
+            )
 
     def build(self, class_map: ClassMap) -> None:
         """Create the network with one class slot per entry of ``class_map``."""
@@ -318,7 +328,7 @@ class DeepMACModule(pl.LightningModule):
                 f"its own: {', '.join(differing) or 'none'}"
             )
         if differing:
-            self.print(f"settings that differ from the checkpoint's: {', '.join(differing)}")
+            say(f"settings that differ from the checkpoint's: {', '.join(differing)}")
 
     @property
     def _data(self) -> CocoDataModule:

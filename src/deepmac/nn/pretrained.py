@@ -2,7 +2,6 @@
 
 import importlib.util
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,16 +67,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # on damaged bytes the unpickler raises whatever it likes
         raise UserError(
             f"{path} cannot be read as weights ({type(error).__name__}): save a state_dict with "
             "torch.save or safetensors."
         ) from error
-    except Exception as error:
-        # safetensors raises an exception class of its own.
-        if path.suffix != ".safetensors":
-            raise
-        raise UserError(f"{path} cannot be read as a safetensors file: save it again.") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

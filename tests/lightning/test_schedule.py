@@ -1,0 +1,32 @@
+"""The learning rate of the original configs."""
+
+import math
+
+import numpy as np
+import pytest
+
+from deepmac.lightning.schedule import learning_rate_factor
+
+OFFICIAL = {"total_steps": 50_000, "warmup_steps": 5000, "warmup_factor": 0.25}
+
+
+def test_schedule__warms_up_then_falls_to_zero():
+    assert learning_rate_factor(0, **OFFICIAL) == 0.25
+    assert learning_rate_factor(2500, **OFFICIAL) == 0.625
+    assert learning_rate_factor(5000, **OFFICIAL) == 1.0
+    assert learning_rate_factor(27_500, **OFFICIAL) == pytest.approx(0.5)
+    assert learning_rate_factor(50_000, **OFFICIAL) == pytest.approx(0)
+
+
+def test_schedule__an_endless_run_stays_at_the_peak():
+    assert learning_rate_factor(10**6, **{**OFFICIAL, "total_steps": math.inf}) == 1.0
+    assert learning_rate_factor(49_000, **OFFICIAL, shape="constant") == 1.0
+
+
+def test_against_tf__learning_rates(shared):
+    reference = np.load(shared / "reference_fixtures/misc.npz")
+    names = {name: reference[name] for name in reference.files if "lr" in name.lower()}
+    steps = next(value for name, value in names.items() if "step" in name.lower())
+    rates = next(value for name, value in names.items() if "step" not in name.lower())
+    ours = [1e-3 * learning_rate_factor(int(step), **OFFICIAL) for step in steps]
+    assert np.allclose(ours, rates, rtol=1e-5, atol=1e-10)
