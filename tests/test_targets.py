@@ -23,7 +23,7 @@ def test_heatmap__is_exactly_one_at_the_centre_cell_and_below_elsewhere():
     heatmap = targets.heatmap[0, 0]
     assert (heatmap == 1.0).sum() == 1
     assert heatmap[3, 5] == 1.0  # centre (20, 15) / 4
-    assert targets.index[0, 0] == 3 * 24 + 5
+    assert targets.cell[0, 0] == 3 * 24 + 5
 
 
 def test_heatmap__padding_rows_draw_nothing():
@@ -46,7 +46,7 @@ def test_size_and_offset__are_in_cells_with_x_first():
 
 def test_centre_on_the_far_edge__falls_into_the_last_cell():
     targets = draw([[92, 60, 100, 68]])  # centre (96, 64): the corner of the map
-    assert targets.index[0, 0] == 15 * 24 + 23
+    assert targets.cell[0, 0] == 15 * 24 + 23
     assert targets.heatmap[0, 0, 15, 23] == 1.0
 
 
@@ -97,7 +97,7 @@ def test_against_tf__targets(shared):
         # Outside the map the original's index runs into the next row; ours stays in the map.
         inside = used & (index[:, 1] < height // 4) & (index[:, 2] < width // 4)
         assert inside.sum() >= 5
-        assert (targets.index[0].numpy() == flat)[inside].all()
+        assert (targets.cell[0].numpy() == flat)[inside].all()
         hw = reference[f"hw_{height}x{width}"][inside][:, ::-1]
         assert np.abs(targets.size[0].numpy()[inside] - hw).max() <= 1e-5
         offset = reference[f"offset_{height}x{width}"][inside][:, ::-1]

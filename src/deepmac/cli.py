@@ -1,4 +1,4 @@
-"""The command line: ``deepmac fit | validate | test | predict | check-data``, and ``train.py``.
+"""The command line ``deepmac``, and what ``train.py`` runs.
 
 Hydra composes ``conf/``; the result is a LightningCLI configuration; LightningCLI alone builds
 objects. Both doors end in :func:`deepmac.lightning.cli.run`.
@@ -27,6 +27,7 @@ commands
   test        the same on the test json
   predict     write a COCO results json     deepmac predict ... data.predict_json=FILE
   check-data  look at a data set            deepmac check-data data.root=DIR split=voc_to_nonvoc
+  convert     published weights to ours     deepmac convert CHECKPOINT --out DIR
 
 settings come from the Hydra tree conf/ (groups: experiment, model, backbone, mask_head, data,
 split, trainer, callbacks, logger, debug), or from one flat file:
@@ -54,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _mending(lambda: _trainer_command(command, rest))
     if command == "check-data":
         return _mending(lambda: _check_data(rest))
-    known = ", ".join((*_TRAINER_COMMANDS, "check-data"))
+    if command == "convert":
+        return _mending(lambda: _convert(rest))
+    known = ", ".join((*_TRAINER_COMMANDS, "check-data", "convert"))
     print(f"deepmac: no command {command!r}; there are {known}", file=sys.stderr)
     return 2
 
@@ -114,6 +117,12 @@ def _check_data(arguments: list[str]) -> int:
     report = check_data(config.data, run_dir)
     print_report(report)
     return 1 if report.problems else 0
+
+
+def _convert(arguments: list[str]) -> int:
+    from deepmac.convert import command
+
+    return command(arguments)
 
 
 def _sort(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepmac.nn.deepmac import StageOutput
+from deepmac.nn.norm import Compat
 from deepmac.targets import CenterTargets, RadiusRule, center_targets
 
 MaskNormalization = Literal["batch", "image"]
@@ -47,6 +48,17 @@ class LossOptions:
     mask_normalization: MaskNormalization = "batch"
     probability_clip: float | None = None
     use_only_last_stage: bool = False
+
+    def following(self, compat: Compat) -> LossOptions:
+        """These options with the original's arithmetic; the first release averaged by image."""
+        if compat is None:
+            return self
+        return replace(
+            self,
+            radius_rule="original",
+            probability_clip=1e-4,
+            mask_normalization="image" if compat == "tf_release" else "batch",
+        )
 
 
 class DeepMACCriterion(nn.Module):
@@ -174,8 +186,8 @@ def _size_and_offset(
 ) -> tuple[Tensor, Tensor]:
     """Sums of L1 errors read at the centre cells, over both channels of valid boxes."""
     weight = valid[..., None]
-    size = ((_at(stage.size, targets.index) - targets.size).abs() * weight).sum()
-    offset = ((_at(stage.offset, targets.index) - targets.offset).abs() * weight).sum()
+    size = ((_at(stage.size, targets.cell) - targets.size).abs() * weight).sum()
+    offset = ((_at(stage.offset, targets.cell) - targets.offset).abs() * weight).sum()
     return size, offset
 
 

@@ -17,13 +17,13 @@ class CenterTargets(NamedTuple):
         heatmap: (B, C, h, w) in [0, 1], exactly 1 at every object's centre cell.
         size: (B, N, 2) width and height in cells.
         offset: (B, N, 2) x and y of the centre within its cell, in [0, 1).
-        index: (B, N) int64, flattened centre cell ``y * w + x``.
+        cell: (B, N) int64, flattened centre cell ``y * w + x``.
     """
 
     heatmap: Tensor
     size: Tensor
     offset: Tensor
-    index: Tensor
+    cell: Tensor
 
 
 def center_targets(

@@ -8,6 +8,7 @@ supervised instance segmentation that needs no download. The pictures are drawn 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ UNSEEN_SHAPES: tuple[str, ...] = tuple(shape.name for shape in SHAPES if not sha
 
 _CATEGORY_ID = {shape.name: index + 1 for index, shape in enumerate(SHAPES)}
 _SPLITS = ("train", "val")
+_WORTH_PROCESSES = 200  # pictures; fewer are drawn before a process has started
 _MARKER = "shapes.json"
 _QUIET_SECONDS = 1.0
 _OBJECTS_PER_IMAGE = 10  # annotation ids of an image start at ten times its id
@@ -210,8 +213,7 @@ def _draw_into(folder: Path, settings: _Settings, *, shown_as: Path) -> None:
     progress = _Progress(settings.num_train + settings.num_val, shown_as)
     for split, count in zip(_SPLITS, (settings.num_train, settings.num_val), strict=True):
         images, annotations = [], []
-        for index in range(count):
-            image, found, encoded = _make_image(settings, split, index)
+        for image, found, encoded in _make_images(settings, split, count):
             (folder / "images" / image["file_name"]).write_bytes(encoded)
             images.append(image)
             annotations.extend(found)
@@ -226,6 +228,20 @@ def _draw_into(folder: Path, settings: _Settings, *, shown_as: Path) -> None:
         path.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
     (folder / _MARKER).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
     progress.finish()
+
+
+def _make_images(
+    settings: _Settings, split: str, count: int
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]], bytes]]:
+    """All pictures of a split in order, drawn by as many processes as there are cores."""
+    make = partial(_make_image, settings, split)
+    workers = min(8, os.cpu_count() or 1)
+    can_fork = "fork" in multiprocessing.get_all_start_methods()
+    if count < _WORTH_PROCESSES or workers < 2 or not can_fork:
+        yield from map(make, range(count))
+        return
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        yield from pool.imap(make, range(count), chunksize=16)
 
 
 def _make_image(

@@ -37,6 +37,7 @@ class Knobs:
         clutter: most patches of other textures in the ground; they look like objects' paint.
         noise: largest standard deviation of pixel noise, in 1/255.
         extent: shortest and longest of the objects' longer sides, pixels at 128 x 128.
+        most_objects: most objects that are tried to be placed.
     """
 
     camouflage: float
@@ -50,7 +51,7 @@ class Knobs:
 
 
 KNOBS: dict[Difficulty, Knobs] = {
-    "default": Knobs(0.1, 0.15, 0.2, 0.5, 1, 4.0, (44.0, 90.0), 4),
+    "default": Knobs(0.03, 0.2, 0.0, 0.5, 1, 4.0, (54.0, 98.0), 3),
     "hard": Knobs(0.4, 0.07, 0.5, 0.4, 4, 9.0, (20.0, 64.0), 6),
 }
 
@@ -80,7 +81,7 @@ class PlacedObject:
 def draw_picture(
     rng: np.random.Generator, *, size: int, difficulty: Difficulty
 ) -> tuple[NDArray[np.uint8], list[PlacedObject]]:
-    """A picture and its 1 to 6 objects, back to front.
+    """A picture and its objects, at least one, back to front.
 
     An object is only placed where every object keeps :data:`MIN_VISIBLE_FRACTION` of its outline
     and :data:`MIN_VISIBLE_AREA` visible, so nothing in the picture is without its annotation.

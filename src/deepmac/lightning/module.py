@@ -54,7 +54,7 @@ class DeepMACModule(pl.LightningModule):
         min_score: detections below it get no mask and are left out of results.
         crop_impl: ``auto``, ``torchvision`` or ``separable`` RoIAlign.
         checkpoint_activations: recompute backbone activations in the backward pass.
-        compat: ``tf_release`` or ``tf_latest`` follow the TensorFlow original in every detail.
+        compat: ``tf_release`` or ``tf_latest``: network, crop, norms, losses of the original.
         init_from: checkpoint or weight file to start from; what did not fit is reported.
         losses: weights and variants of the losses.
         lr: peak learning rate.
@@ -111,7 +111,7 @@ class DeepMACModule(pl.LightningModule):
         self.hparams["losses"] = asdict(options)
         self.network: DeepMAC | None = None
         self.class_map: ClassMap | None = None
-        self.criterion = DeepMACCriterion(options)
+        self.criterion = DeepMACCriterion(options.following(compat))
         self._fresh_weights = True
 
     # Building the network: only once the classes are known.

@@ -18,7 +18,8 @@ from deepmac.data.images import read_image
 from deepmac.draw import class_color, draw_instances, image_grid, save_png
 from deepmac.evaluation.results import ImageResult
 
-_TITLES = ("truth", "masks from the true boxes", "detections")
+_TITLES = ("truth", "masks in the true boxes", "detections")
+_LEGIBLE_SIDE = 256
 
 
 class Pictures(Callback):
@@ -70,7 +71,9 @@ class Pictures(Callback):
             cells += draw_result(
                 self._chosen[image_id], self._results[image_id], class_map, self.min_score
             )
-        picture = image_grid(cells, 3, [*_TITLES, *[""] * (len(cells) - 3)])
+        columns = min(6, len(cells))  # two images a row
+        titles = [_TITLES[i % 3] if i < columns else "" for i in range(len(cells))]
+        picture = image_grid(cells, columns, titles)
         folder = Path(trainer.default_root_dir) / "pictures"
         save_png(picture, folder / f"step_{trainer.global_step:07d}.png")
         for logger in trainer.loggers:
@@ -83,12 +86,17 @@ class Pictures(Callback):
 def draw_result(
     image: ImageRecord, result: ImageResult, class_map: ClassMap, min_score: float
 ) -> list[NDArray[np.uint8]]:
-    """The three pictures of one image, RGB uint8 (H, W, 3) at its own size."""
-    pixels = read_image(image.path, (image.width, image.height))
+    """The three pictures of one image, RGB uint8; small images are enlarged to be legible."""
+    zoom = max(1, _LEGIBLE_SIDE // max(image.width, image.height))
+
+    def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+    pixels = enlarged(read_image(image.path, (image.width, image.height)))
     objects = [o for o in image.instances if not o.iscrowd]
     given = result["gt_box_masks"] or {}
     true_masks = [
-        None if o.segmentation is None else decode_mask(o, image.height, image.width)
+        None if o.segmentation is None else enlarged(decode_mask(o, image.height, image.width))
         for o in objects
     ]
     found = [i for i, score in enumerate(result["scores"]) if score >= min_score]
@@ -98,7 +106,7 @@ def draw_result(
         slots = [class_map.label_of[c] for c in categories]
         return draw_instances(
             pixels,
-            boxes=np.asarray(boxes, dtype=float).reshape(-1, 4),
+            boxes=zoom * np.asarray(boxes, dtype=float).reshape(-1, 4),
             masks=shown,
             labels=[f"{class_map.names[s]}{x}" for s, x in zip(slots, scores, strict=True)],
             colors=[class_color(s) for s in slots],
@@ -111,13 +119,13 @@ def draw_result(
         draw([o.box for o in objects], true_masks, own, blank),
         draw(
             [o.box for o in objects],
-            [coco_mask.decode(given[o.id]) if o.id in given else None for o in objects],
+            [enlarged(coco_mask.decode(given[o.id])) if o.id in given else None for o in objects],
             own,
             blank,
         ),
         draw(
             [result["boxes"][i] for i in found],
-            [coco_mask.decode(masks[i]) for i in found],
+            [enlarged(coco_mask.decode(masks[i])) for i in found],
             [result["category_ids"][i] for i in found],
             [f" {result['scores'][i]:.2f}" for i in found],
         ),

@@ -11,7 +11,7 @@ from torch import Tensor
 from deepmac.class_map import ClassMap
 from deepmac.evaluation.results import ImageResult, image_result
 from deepmac.nn.deepmac import DeepMAC, StageOutput
-from deepmac.postprocess import masks_to_rles
+from deepmac.postprocess import PasteRule, masks_to_rles
 
 
 @torch.no_grad()
@@ -41,20 +41,21 @@ def predict_batch(
     category_of = np.asarray(class_map.category_ids, dtype=np.int64)
     annotation_ids, valid = batch["annotation_ids"].cpu(), batch["valid"].cpu()
     geometry, sizes = batch["geometry"].cpu(), batch["original_sizes"].cpu()
+    paste: PasteRule = "corner_aligned" if network.compat else "roi_align"
     predictions = []
     for i, image_id in enumerate(batch["image_ids"].tolist()):
         height, width = sizes[i].tolist()
         keep = wanted[i]
         found = to_original(boxes[i][keep], geometry[i], height, width)
         own = to_original(given_boxes[i][valid[i]], geometry[i], height, width)
-        own_masks = masks_to_rles(given[i][valid[i]], own, height, width)
+        own_masks = masks_to_rles(given[i][valid[i]], own, height, width, rule=paste)
         predictions.append(
             image_result(
                 image_id,
                 boxes=found,
                 scores=scores[i][keep],
                 category_ids=category_of[labels[i][keep].numpy()],
-                masks=masks_to_rles(probabilities[i][keep], found, height, width),
+                masks=masks_to_rles(probabilities[i][keep], found, height, width, rule=paste),
                 gt_box_masks=dict(
                     zip(annotation_ids[i][valid[i]].tolist(), own_masks, strict=True)
                 ),

@@ -58,7 +58,7 @@ class DeepMAC(nn.Module):
         max_detections: boxes returned per image.
         crop_impl: see :func:`deepmac.nn.roi_crop.roi_crop`.
         checkpoint_activations: recompute backbone activations in the backward pass.
-        compat: follow the TensorFlow original (``tf_release``, ``tf_latest``) in every detail.
+        compat: layers, norms and crop of the TensorFlow original (``tf_release``, ``tf_latest``).
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Compat = Literal["tf_release", "tf_latest"] | None
-"""Which TensorFlow original to follow in every detail; None trains by today's conventions."""
+"""Which TensorFlow original to follow; None trains by today's conventions."""
 
 
 @dataclass(frozen=True)

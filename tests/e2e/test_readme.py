@@ -1,0 +1,49 @@
+"""What the README says, done."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+from tiny import REPOSITORY
+
+from deepmac.compose import compose
+
+README = (REPOSITORY / "README.md").read_text()
+
+
+def test_commands__name_settings_that_exist():
+    for line in re.findall(r"^(?:python train\.py|deepmac (?:fit|validate)) (.+)$", README, re.M):
+        words = shlex.split(line.partition("#")[0])
+        overrides = [w for w in words if "=" in w and not w.startswith("-")]
+        sweep = "-m" in words
+        compose([w.split(",")[0] if sweep else w for w in overrides])
+
+
+def test_links_and_pictures__are_there():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (REPOSITORY / target).exists(), target
+
+
+def test_make_targets__exist():
+    makefile = Path(REPOSITORY / "Makefile").read_text()
+    for target in re.findall(r"`?make ([a-z-]+)", README):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_masks_for_my_boxes__as_promised(tmp_path):
+    """The five lines, with a network of small size in a folder."""
+    import torch
+
+    from deepmac import Predictor
+    from deepmac.class_map import ClassMap
+    from deepmac.nn.deepmac import DeepMAC
+
+    torch.manual_seed(0)
+    network = DeepMAC(num_classes=2, backbone="hourglass_tiny2", head_channels=8, dim=4).eval()
+    classes = ClassMap((1, 2), ("cat", "dog"), frozenset({1}))
+    predictor = Predictor(network, class_map=classes, image_size=64)
+    predictor.set_image(np.zeros((48, 60, 3), dtype=np.uint8))
+    masks, scores = predictor.predict(np.array([[4.0, 5.0, 40.0, 30.0]]))
+    assert masks.shape == (1, 48, 60) and masks.dtype == bool
+    assert scores.shape == (1,)
