@@ -21,7 +21,7 @@ from deepmac.data.shapes_textures import (
 
 Difficulty = Literal["default", "hard"]
 
-MIN_VISIBLE_FRACTION = 0.35
+MIN_VISIBLE_FRACTION = 0.6
 MIN_VISIBLE_AREA = 100.0  # pixels of a 128 x 128 picture
 
 
@@ -51,7 +51,7 @@ class Knobs:
 
 
 KNOBS: dict[Difficulty, Knobs] = {
-    "default": Knobs(0.03, 0.2, 0.0, 0.5, 1, 4.0, (54.0, 98.0), 3),
+    "default": Knobs(0.03, 0.2, 0.1, 0.5, 1, 3.0, (46.0, 88.0), 3),
     "hard": Knobs(0.4, 0.07, 0.5, 0.4, 4, 9.0, (20.0, 64.0), 6),
 }
 
