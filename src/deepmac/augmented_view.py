@@ -42,16 +42,22 @@ def draw_view(
     )
 
 
-def view_images(images: Tensor, view: View, *, compat: bool = False) -> Tensor:
-    """The images as seen, (B, 3, H, W) float; what lies beyond an image's edge is 0.
+def view_images(
+    images: Tensor, view: View, *, fill: Tensor | None = None, compat: bool = False
+) -> Tensor:
+    """The images as seen, (B, C, H, W) float.
 
     Args:
-        images: (B, 3, H, W) of any type.
+        images: (B, C, H, W) of any type.
         view: of each image.
+        fill: (C,) what lies beyond an image's edge; None = 0. (The original warps normalised
+            images, which fills with the normalisation's mean.)
         compat: sample with corners on pixel centres, as the original does.
     """
     flipped = _flip(images.float(), view.flip)
-    return _cut(flipped, _window(view), compat=compat)
+    if fill is None:
+        return _cut(flipped, _window(view), compat=compat)
+    return _cut(flipped - fill[:, None, None], _window(view), compat=compat) + fill[:, None, None]
 
 
 def view_boxes(boxes: Tensor, view: View, image_size: tuple[int, int]) -> Tensor:
@@ -79,13 +85,11 @@ def undo_view(logits: Tensor, view: View, *, compat: bool = False) -> tuple[Tens
     """
     if compat:
         inverse = View(-view.shift, 1 / view.scale, view.flip)
-        logits = _cut(_flip(logits, view.flip), _window(inverse), compat=True)
-        return logits, torch.ones_like(logits)
+        return view_images(logits, inverse, compat=True), torch.ones_like(logits)
     window = _window(View(-view.shift * view.scale, 1 / view.scale, view.flip))
+    shown = _inside_unit(window[:, None], (logits.shape[-2], logits.shape[-1]))
     back = _cut(logits, window, compat=False)
-    shown = _cut(torch.ones_like(logits[:, :1]), window, compat=False) > 1 - 1e-4
-    shown = _flip(shown.to(logits.dtype), view.flip).expand_as(logits)
-    return _flip(back, view.flip), shown
+    return _flip(back, view.flip), _flip(shown, view.flip).expand_as(logits)
 
 
 def undo_view_of_crops(
@@ -102,15 +106,20 @@ def undo_view_of_crops(
     Returns:
         As :func:`undo_view`.
     """
-    seen = []
-    for axis, side, cells in ((1, image_size[0], 2), (0, image_size[1], 3)):
-        start, end = boxes[..., axis, None], boxes[..., axis + 2, None]
-        count = logits.shape[cells]
-        centre = torch.arange(count, device=boxes.device, dtype=boxes.dtype) + 0.5
-        place = start + centre / count * (end - start)
-        seen.append((place >= 0) & (place < side))
-    shown = (seen[0][..., :, None] & seen[1][..., None, :]).to(logits.dtype)
+    sides = boxes.new_tensor([image_size[1], image_size[0]] * 2)
+    shown = _inside_unit(boxes / sides, (logits.shape[-2], logits.shape[-1]))
     return _flip(logits, view.flip), _flip(shown, view.flip)
+
+
+def _inside_unit(boxes: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, N, h, w) 1 for cells of a grid over each box whose centre lies in [0, 1)."""
+    lines = []
+    for axis, cells in ((1, grid[0]), (0, grid[1])):
+        start, end = boxes[..., axis, None], boxes[..., axis + 2, None]
+        centre = (torch.arange(cells, device=boxes.device, dtype=boxes.dtype) + 0.5) / cells
+        place = start + centre * (end - start)
+        lines.append(((place >= 0) & (place < 1)).to(boxes.dtype))
+    return lines[0][..., :, None] * lines[1][..., None, :]
 
 
 def _window(view: View) -> Tensor:

@@ -13,19 +13,23 @@ from torch.nn import functional as F
 from deepmac.nn.deepmac import StageOutput
 from deepmac.nn.norm import Compat
 from deepmac.targets import CenterTargets, RadiusRule, center_targets
+from deepmac.weak_criterion import Teacher, WeakLossOptions, cells_without_overlap, weak_losses
+from deepmac.weak_losses import cross_entropy, dice
 
 MaskNormalization = Literal["batch", "image"]
+MaskLoss = Literal["cross_entropy", "dice"]
 
 
 @dataclass(frozen=True)
-class LossOptions:
+class LossOptions(WeakLossOptions):
     """Weights and variants of the losses (defaults: the original's configs, today's arithmetic).
 
     Attributes:
         heatmap_weight: of the penalty-reduced focal loss.
         size_weight: of the L1 loss on box width and height, in cells.
         offset_weight: of the L1 loss on the centre's place in its cell.
-        mask_weight: of the per-pixel cross-entropy over mask-supervised instances.
+        mask_weight: of the mask loss over mask-supervised instances.
+        mask_loss: ``cross_entropy`` averaged over pixels, or ``dice``.
         focal_alpha: exponent on the error of a prediction.
         focal_beta: exponent that spares cells near a centre.
         min_iou: see :func:`deepmac.targets.center_targets`.
@@ -41,6 +45,7 @@ class LossOptions:
     size_weight: float = 0.1
     offset_weight: float = 1.0
     mask_weight: float = 5.0
+    mask_loss: MaskLoss = "cross_entropy"
     focal_alpha: float = 2.0
     focal_beta: float = 4.0
     min_iou: float = 0.7
@@ -62,11 +67,17 @@ class LossOptions:
 
 
 class DeepMACCriterion(nn.Module):
-    """Weighted sum of heatmap, size, offset and mask losses (paper section 4)."""
+    """Weighted sum of heatmap, size, offset and mask losses (paper section 4), and weak ones.
 
-    def __init__(self, options: LossOptions = LossOptions()) -> None:
+    Args:
+        options: weights and variants.
+        compat: weak losses with the slips of the original.
+    """
+
+    def __init__(self, options: LossOptions = LossOptions(), *, compat: bool = False) -> None:
         super().__init__()
         self.options = options
+        self.compat = compat
         # Set by the trainer where several replicas share a batch and average their gradients.
         self.replicas = 1
         self.sum_over_replicas: Callable[[Tensor], Tensor] = _same
@@ -78,18 +89,25 @@ class DeepMACCriterion(nn.Module):
         batch: Mapping[str, Tensor],
         *,
         stride: int,
+        full_resolution: bool = False,
+        teachers: Sequence[Teacher] | None = None,
+        step: int | Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Losses of one batch, in float32.
 
         Args:
             stages: the network's outputs, one per backbone output.
             mask_logits: for each of them (B, N, S, S) logits of ``batch["mask_boxes"]``; rows
-                that are not ``mask_valid`` are ignored.
+                that are not ``mask_valid`` are ignored (with weak losses, not ``valid``).
             batch: the padded batch (see ``deepmac.data.collate``).
             stride: input pixels per cell.
+            full_resolution: masks cover the whole map instead of ``mask_boxes``.
+            teachers: for self-supervision, one for each of ``mask_logits``.
+            step: optimizer step for warm-ups; None = no warm-up.
 
         Returns:
-            ``loss`` (the weighted sum to minimise) and the four unweighted parts by name.
+            ``loss`` (the weighted sum to minimise), the four unweighted parts by name, and the
+            weak losses that are on.
         """
         num_classes, map_size = stages[0].heatmap.shape[1], stages[0].heatmap.shape[-2:]
         targets = center_targets(
@@ -110,6 +128,7 @@ class DeepMACCriterion(nn.Module):
             "size": self.options.size_weight,
             "offset": self.options.offset_weight,
             "mask": self.options.mask_weight,
+            **self.options.weak_weights(),
         }
         parts: dict[str, list[Tensor]] = {name: [] for name in weights}
         for stage in stages:
@@ -119,8 +138,20 @@ class DeepMACCriterion(nn.Module):
             parts["size"].append(size / objects)
             parts["offset"].append(offset / objects)
         used = mask_logits[-1:] if self.options.use_only_last_stage else mask_logits
-        for logits in used:
-            parts["mask"].append(self._mask(logits.float(), batch))
+        for index, logits in enumerate(used):
+            parts["mask"].append(self._mask(logits.float(), batch, full_resolution))
+            weak = weak_losses(
+                self.options,
+                logits.float(),
+                batch,
+                full_resolution=full_resolution,
+                stride=stride,
+                step=step,
+                teacher=None if teachers is None else teachers[index],
+                compat=self.compat,
+            )
+            for name, value in weak.items():
+                parts[name].append((value * valid).sum() / objects)
         losses = {name: torch.stack(values).mean() for name, values in parts.items()}
         total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return {"loss": total, **losses}
@@ -145,16 +176,30 @@ class DeepMACCriterion(nn.Module):
         loss = torch.where(target == 1.0, positive, negative)
         return -(loss * counted).sum()
 
-    def _mask(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """Cross-entropy averaged over pixels, then over mask-supervised instances."""
+    def _mask(self, logits: Tensor, batch: Mapping[str, Tensor], full_resolution: bool) -> Tensor:
+        """The mean over mask-supervised instances."""
         weight = batch["mask_valid"].float()
-        per_pixel = F.binary_cross_entropy_with_logits(
-            logits, batch["mask_targets"].float(), reduction="none"
-        )
-        per_instance = per_pixel.mean(dim=(2, 3)) * weight
+        per_instance = self._per_instance(logits, batch, full_resolution) * weight
         if self.options.mask_normalization == "image":
             return (per_instance.sum(1) / weight.sum(1).clamp(min=1.0)).mean()
         return per_instance.sum() / self._count(weight)
+
+    def _per_instance(
+        self, logits: Tensor, batch: Mapping[str, Tensor], full_resolution: bool
+    ) -> Tensor:
+        """(B, N) dice, or cross-entropy averaged over pixels."""
+        targets = batch["mask_targets"].float()
+        counted = torch.ones_like(logits)
+        if self.options.ignore_class_overlap:
+            grid = (logits.shape[-2], logits.shape[-1])
+            counted = cells_without_overlap(
+                batch, grid, full_resolution=full_resolution, compat=self.compat
+            )
+        if self.options.mask_loss == "cross_entropy":
+            return cross_entropy(logits, targets, counted, compat=self.compat)
+        if self.compat:
+            return dice(logits * counted, targets)
+        return dice(logits, targets, counted)
 
     def _count(self, weight: Tensor) -> Tensor:
         """Instances per replica, at least one in all: averaged gradients weigh each alike."""

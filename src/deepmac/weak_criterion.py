@@ -162,6 +162,8 @@ def weak_losses(
         ConfigError: point supervision without points.
     """
     on = options.weak_weights()
+    if not on:
+        return {}
     frames = frames_of(batch, full_resolution)
     grid = (logits.shape[-2], logits.shape[-1])
     losses: dict[str, Tensor] = {}

@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 
 import numpy as np
-from tiny import REPOSITORY
 
 from deepmac.compose import compose
+from tiny import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
 

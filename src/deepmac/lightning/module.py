@@ -25,6 +25,7 @@ from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET, Normalization
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.norm import Compat, set_cross_replica
 from deepmac.nn.roi_crop import CropImpl
+from deepmac.second_view import second_view
 
 Batch = Mapping[str, Tensor]
 NORMALIZATIONS = {"imagenet": IMAGENET, "centernet_bgr": CENTERNET_BGR}
@@ -111,7 +112,7 @@ class DeepMACModule(pl.LightningModule):
         self.hparams["losses"] = asdict(options)
         self.network: DeepMAC | None = None
         self.class_map: ClassMap | None = None
-        self.criterion = DeepMACCriterion(options.following(compat))
+        self.criterion = DeepMACCriterion(options.following(compat), compat=compat is not None)
         self._fresh_weights = True
 
     # Building the network: only once the classes are known.
@@ -207,14 +208,27 @@ class DeepMACModule(pl.LightningModule):
         return losses["loss"]
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        network = self._network
+        network, options = self._network, self.criterion.options
         stages = network(self._images(batch))
-        used = stages[-1:] if self.criterion.options.use_only_last_stage else stages
-        logits = [
-            network.mask_logits(stage, batch["mask_boxes"], batch["mask_valid"]) for stage in used
-        ]
+        used = stages[-1:] if options.use_only_last_stage else stages
+        # Weak losses ask for the masks of every box.
+        rows = batch["valid"] if options.weak_weights() else batch["mask_valid"]
+        logits = [network.mask_logits(stage, batch["mask_boxes"], rows) for stage in used]
+        teachers = None
+        if options.self_supervision_weight > 0:
+            teachers = second_view(
+                network, batch, options, only_last_stage=options.use_only_last_stage
+            )
         with torch.autocast(self.device.type, enabled=False):
-            losses: dict[str, Tensor] = self.criterion(stages, logits, batch, stride=network.stride)
+            losses: dict[str, Tensor] = self.criterion(
+                stages,
+                logits,
+                batch,
+                stride=network.stride,
+                full_resolution=network.full_resolution,
+                teachers=teachers,
+                step=self.global_step,
+            )
         return losses
 
     def configure_optimizers(self) -> Any:
