@@ -20,6 +20,7 @@ TINY = (
     "trainer.accelerator=cpu",
     "trainer.max_epochs=1",
     "trainer.log_every_n_steps=1",
+    "trainer.check_val_every_n_epoch=1",
 )
 
 

@@ -158,6 +158,7 @@ def test_two_processes__evaluate_every_image_once(place):
             "trainer=ddp",
             "trainer.accelerator=cpu",
             "trainer.devices=2",
+            "trainer.sync_batchnorm=false",
             "trainer.max_steps=1",
             "hydra.run.dir=ddp",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -56,8 +55,6 @@ def run(
         quiet_library_chatter()
         DeepMACCLI.run_dir = Path(run_dir)
         DeepMACCLI.model_of_checkpoint = model_of_checkpoint
-        # LightningCLI warns when both its arguments and the process have some.
-        given, sys.argv = sys.argv, sys.argv[:1]
         try:
             cli = DeepMACCLI(
                 DeepMACModule,
@@ -68,8 +65,6 @@ def run(
             )
         except ArgumentError as error:
             raise ConfigError(" ".join(str(error).split())) from error
-        finally:
-            sys.argv = given
     evaluation = cli.evaluation
     if command != "fit" or evaluation is None or not evaluation.metrics:
         return None
@@ -83,6 +78,10 @@ class DeepMACCLI(LightningCLI):
 
     run_dir: Path
     model_of_checkpoint: bool
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Ours are made, not typed; the process's own stay as they are, for those it starts."""
+        self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
         """A checkpoint's settings never overrule what the user has set (Lightning lets them)."""
