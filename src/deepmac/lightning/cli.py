@@ -118,13 +118,13 @@ class DeepMACCLI(LightningCLI):
         evaluation = self.evaluation
         if evaluation is None or not self.trainer.limit_val_batches:
             return
+        say(f"run directory: {self.run_dir}")
         if evaluation.step != self.trainer.global_step or self.config["fit"].trainer.fast_dev_run:
             self.trainer.validate(
                 self.model, datamodule=self.datamodule, verbose=False, weights_only=True
             )
         elif self.trainer.is_global_zero:
             Console(highlight=False).print(format_table(evaluation.metrics))
-        say(f"run directory: {self.run_dir}")
 
     def validate(self, **kwargs: Any) -> None:
         """Our table replaces Lightning's list of values."""
