@@ -1,0 +1,252 @@
+"""What every system shares under Lightning: classes, optimizer, evaluation, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from deepmac.class_map import ClassMap
+from deepmac.errors import ConfigError, UserError
+from deepmac.evaluation.results import ImageResult
+from deepmac.lightning.console import say
+from deepmac.lightning.datamodule import CocoDataModule
+from deepmac.lightning.initial_weights import load_initial_weights
+from deepmac.lightning.schedule import learning_rate_factor
+from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET, Normalization
+
+Batch = Mapping[str, Tensor]
+NORMALIZATIONS = {"imagenet": IMAGENET, "centernet_bgr": CENTERNET_BGR}
+
+
+class SegmentationModule(pl.LightningModule, ABC):
+    """Thin glue between a network that makes masks and the trainer.
+
+    A subclass keeps its constructor's arguments in ``hparams`` and says three things: which
+    network they describe, what its losses on a batch are, and what it answers on a batch. The
+    network has ``backbone`` (with ``size_divisor``) and ``normalize``. Settings read here:
+    ``num_classes, normalization, init_from, channels_last, compile, lr, warmup_start_lr,
+    warmup_steps, lr_schedule, weight_decay, adam_epsilon, backbone_lr_factor``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network: nn.Module | None = None
+        self.class_map: ClassMap | None = None
+        self._fresh_weights = True
+
+    @abstractmethod
+    def make_network(self, num_classes: int, *, fresh: bool) -> nn.Module:
+        """The network of ``hparams``; unless ``fresh``, a checkpoint will bring its weights.
+
+        Raises:
+            ValueError: settings that do not go together.
+        """
+
+    @abstractmethod
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalar losses of a batch; ``loss`` is what is minimised."""
+
+    @abstractmethod
+    def predict_results(self, batch: Batch) -> list[ImageResult]:
+        """Detections of every image of a batch, and masks of the boxes it gives."""
+
+    # Building the network: only once the classes are known.
+
+    def configure_model(self) -> None:
+        """Build the network for the trainer's data set; a checkpoint brings its own classes."""
+        if self.network is None and self._trainer is not None:
+            self.build(self._data.class_map)
+            self._check_image_size(self._data.hparams["image_size"])
+
+    def _check_image_size(self, size: int) -> None:
+        divisor = self._built.backbone.size_divisor
+        if size % divisor:
+            raise ConfigError(
+                f"data.image_size={size} does not fit {self.hparams['backbone']}: it must be one "
+                f"of the multiples of {divisor}"
+            )
+
+    def build(self, class_map: ClassMap) -> None:
+        """Create the network with one class slot per entry of ``class_map``."""
+        settings = self.hparams
+        if settings["num_classes"] not in (None, len(class_map)):
+            raise ConfigError(
+                f"model.num_classes={settings['num_classes']}, but the annotations define "
+                f"{len(class_map)} categories: set model.num_classes=null to follow the data"
+            )
+        self.class_map = class_map
+        try:
+            network: Any = self.make_network(len(class_map), fresh=self._fresh_weights)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if settings["init_from"] and self._fresh_weights:
+            load_initial_weights(
+                network, settings["init_from"], normalization=settings["normalization"]
+            )
+        if settings["channels_last"]:
+            network = network.to(memory_format=torch.channels_last)
+        if settings["compile"]:
+            self.compile_network(network)
+        self.network = network
+
+    def compile_network(self, network: nn.Module) -> None:
+        """Put the parts that gain from it through ``torch.compile``."""
+        network.backbone.compile()  # type: ignore[operator, union-attr]
+
+    # Training.
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Losses of one batch; masks are learned on ground-truth boxes alone."""
+        losses = self.compute_losses(batch)
+        finite = torch.isfinite(losses["loss"])
+        if not finite:
+            raise UserError(_not_finite(losses, batch, self.global_step))
+        shown = {f"train/{name}": value.detach() for name, value in losses.items()}
+        total = shown.pop("train/loss")
+        size = len(batch["images"])
+        self.log("train/loss", total, prog_bar=True, batch_size=size)
+        self.log_dict(shown, prog_bar=True, batch_size=size)
+        return losses["loss"]
+
+    def configure_optimizers(self) -> Any:
+        """Adam with linear warm-up and cosine decay (AdamW where weight decay is asked for)."""
+        settings = self.hparams
+        network = self._built
+        backbone = {id(p) for p in network.backbone.parameters()}
+        groups = [
+            {
+                "params": [p for p in self.parameters() if id(p) in backbone],
+                "lr": settings["lr"] * settings["backbone_lr_factor"],
+            },
+            {"params": [p for p in self.parameters() if id(p) not in backbone]},
+        ]
+        kind = torch.optim.AdamW if settings["weight_decay"] else torch.optim.Adam
+        optimizer = kind(
+            groups,
+            lr=settings["lr"],
+            eps=settings["adam_epsilon"],
+            weight_decay=settings["weight_decay"],
+        )
+        factor = partial(
+            learning_rate_factor,
+            total_steps=self._total_steps(),
+            warmup_steps=settings["warmup_steps"],
+            warmup_factor=settings["warmup_start_lr"] / settings["lr"],
+            shape=settings["lr_schedule"],
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _total_steps(self) -> float:
+        """Optimizer steps of the whole training; infinite where only time limits it."""
+        trainer = self.trainer
+        limits = [float("inf")]
+        if trainer.max_steps > 0:
+            limits.append(trainer.max_steps)
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            per_epoch = math.ceil(self._data.batches_per_epoch / trainer.accumulate_grad_batches)
+            limits.append(trainer.max_epochs * per_epoch)
+        return min(limits)
+
+    # Evaluation and prediction; callbacks turn the returned predictions into metrics and files.
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[ImageResult]]:
+        """``results`` for every image of the batch, masks of the given boxes included."""
+        return {"results": self.predict_results(batch)}
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[ImageResult]]:
+        """As validation."""
+        return {"results": self.predict_results(batch)}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[ImageResult]:
+        """As validation; the batch may have no boxes."""
+        return self.predict_results(batch)
+
+    # Checkpoints carry the classes beside the weights.
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store which category every class slot means, in plain values."""
+        if self.class_map is not None:
+            checkpoint["deepmac_class_map"] = self.class_map.to_dict()
+            checkpoint["deepmac_normalization"] = asdict(self._built.normalize.normalization)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the checkpoint's classes, or refuse those of another data set."""
+        if "deepmac_class_map" not in checkpoint:
+            raise ConfigError("this checkpoint was not written by DeepMAC: it names no classes")
+        stored = ClassMap.from_dict(checkpoint["deepmac_class_map"])
+        if self.network is None:
+            self._fresh_weights = False
+            self.build(stored)
+        assert self.class_map is not None
+        if stored.category_ids != self.class_map.category_ids:
+            raise ConfigError(
+                f"the checkpoint knows {len(stored)} classes (ids {_short(stored.category_ids)}), "
+                f"the data set {len(self.class_map)} (ids {_short(self.class_map.category_ids)}): "
+                "use the data set it was trained on, or start anew with model.init_from"
+            )
+        self.class_map = stored
+        self._built.normalize.set(Normalization.from_dict(checkpoint["deepmac_normalization"]))
+        self._check_shapes(checkpoint)
+
+    def _check_shapes(self, checkpoint: dict[str, Any]) -> None:
+        """Explicit settings win over a checkpoint's; say what differs, stop where it cannot fit."""
+        told = checkpoint.get("hyper_parameters", {})
+        ours = dict(self.hparams)
+        differing = [
+            f"{name} {told[name]!r} -> {value!r}"
+            for name, value in ours.items()
+            if name in told and told[name] != value and not name.startswith("_")
+        ]
+        state = self.state_dict()
+        stored = checkpoint["state_dict"]
+        fits = state.keys() == stored.keys() and all(
+            state[key].shape == value.shape for key, value in stored.items()
+        )
+        if not fits:
+            raise ConfigError(
+                "the checkpoint's weights do not fit this network; settings that differ from "
+                f"its own: {', '.join(differing) or 'none'}"
+            )
+        if differing:
+            say(f"settings that differ from the checkpoint's: {', '.join(differing)}")
+
+    @property
+    def _data(self) -> CocoDataModule:
+        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def _built(self) -> Any:
+        assert self.network is not None, "configure_model has not run"
+        return self.network
+
+    def _images(self, batch: Batch) -> Tensor:
+        images = batch["images"]
+        if self.hparams["channels_last"]:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+
+def _not_finite(losses: Mapping[str, Tensor], batch: Batch, step: int) -> str:
+    parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
+    ids = ", ".join(str(i) for i in batch["image_ids"].tolist())
+    return (
+        f"the loss is not finite at step {step} ({parts}) on images {ids}: look at these images "
+        "with `deepmac check-data`, or lower model.lr"
+    )
+
+
+def _short(ids: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, ids[:6]))
+    return f"{shown}, ..." if len(ids) > 6 else shown
