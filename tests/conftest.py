@@ -1,6 +1,7 @@
 """What several tests share."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,20 @@ def shared() -> Path:
     if not (folder / "coco_mini").is_dir():
         pytest.skip(f"the optional fixtures folder {folder} is absent (set DEEPMAC_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def reference_file(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Finds a fixture of the TensorFlow original: with the tests, or in the optional folder."""
+
+    def find(name: str) -> Path:
+        inside = REPOSITORY / "tests" / "reference" / "fixtures" / name
+        if inside.is_file():
+            return inside
+        shared: Path = request.getfixturevalue("shared")
+        return shared / "reference_fixtures" / name
+
+    return find
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

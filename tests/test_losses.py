@@ -153,8 +153,8 @@ def test_supervised_cells__round_the_image_up_to_whole_cells():
     assert counted[0, 0].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
-def test_against_tf__focal_loss(shared):
-    reference = np.load(shared / "reference_fixtures/targets.npz")
+def test_against_tf__focal_loss(reference_file):
+    reference = np.load(reference_file("targets.npz"))
     logits = torch.tensor(reference["focal_logits"]).permute(0, 2, 1).unsqueeze(-1)
     target = torch.tensor(reference["focal_targets"]).permute(0, 2, 1).unsqueeze(-1)
     weight = torch.tensor(reference["focal_weights"]).permute(0, 2, 1).unsqueeze(-1)

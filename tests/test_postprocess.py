@@ -1,7 +1,5 @@
 """Pasting masks: exact pixels, the original's rule, and run lengths equal to pycocotools'."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -139,8 +137,8 @@ def test_paste__refuses_shapes_and_rules_it_does_not_know() -> None:
         paste_mask(np.zeros((8, 8)), [0, 0, 1, 1], 9, 9, rule="nearest")  # type: ignore[arg-type]
 
 
-def test_corner_aligned__pastes_as_the_original(shared: Path) -> None:
-    reference = np.load(shared / "reference_fixtures" / "crop.npz")
+def test_corner_aligned__pastes_as_the_original(reference_file) -> None:
+    reference = np.load(reference_file("crop.npz"))
     expected = reference["pasted"]
     height, width = expected.shape[1:]
     boxes = reference["paste_boxes"][:, [1, 0, 3, 2]] * np.array([width, height, width, height])

@@ -75,8 +75,8 @@ def test_exact_radius__keeps_the_promised_overlap(height, width, min_iou):
     assert overlaps.min() <= min_iou + 1e-6, "the radius is the largest such shift"
 
 
-def test_against_tf__targets(shared):
-    reference = np.load(shared / "reference_fixtures/targets.npz")
+def test_against_tf__targets(reference_file):
+    reference = np.load(reference_file("targets.npz"))
     boxes, weights = reference["boxes"], reference["weights"]
     for height, width in ((128, 128), (96, 160)):
         size = np.array([height, width, height, width], dtype=np.float32)
@@ -104,8 +104,8 @@ def test_against_tf__targets(shared):
         assert np.abs(targets.offset[0].numpy()[inside] - offset).max() <= 1e-5
 
 
-def test_against_tf__gaussian_radius(shared):
-    reference = np.load(shared / "reference_fixtures/targets.npz")
+def test_against_tf__gaussian_radius(reference_file):
+    reference = np.load(reference_file("targets.npz"))
     radius = gaussian_radius(
         torch.tensor(reference["rad_h"]), torch.tensor(reference["rad_w"]), rule="original"
     )

@@ -31,6 +31,7 @@ from deepmac.mask_grids import (
 )
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.second_view import second_view
+from deepmac.training_masks import training_boxes, training_mask_logits
 from deepmac.weak_color import (
     color_consistency,
     color_similarity,
@@ -304,7 +305,8 @@ def test_second_view__that_changes_nothing_finds_the_same_masks(full_resolution,
     teachers = second_view(network, batch, ALL_ON)
     with torch.no_grad():
         for stage, teacher in zip(network(batch["images"]), teachers, strict=True):
-            own = network.mask_logits(stage, batch["mask_boxes"], batch["valid"])
+            boxes = training_boxes(network, batch)
+            own = training_mask_logits(network, stage, boxes, batch["valid"])
             assert torch.allclose(teacher.logits, own, atol=1e-3 * own.abs().max().item())
             assert teacher.seen[batch["valid"]].min() == 1
     assert not teachers[0].logits.requires_grad

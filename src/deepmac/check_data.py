@@ -262,6 +262,8 @@ def _sets_table(report: Report) -> "Table":
     row("images without objects", *(f"{s.empty_images:,}" for s in every))
     row("objects (boxes)", *(f"{s.objects:,}" for s in every))
     row("objects with masks", *(f"{s.masks:,}" for s in every))
+    if any(s.points for s in every):
+        row("objects with points", *(f"{s.points:,}" for s in every))
     if report.split is not None:
         for word, ids in report.split.groups().items():
             if word != "all":

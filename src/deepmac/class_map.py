@@ -15,11 +15,14 @@ class ClassMap:
         category_ids: the data set's own id of every class slot, in slot order.
         names: category names, in slot order.
         masked_category_ids: categories whose masks supervise training ("seen").
+        unused_category_ids: slots that the data set has no category for (the original's heatmaps
+            have such); nothing found there is reported.
     """
 
     category_ids: tuple[int, ...]
     names: tuple[str, ...]
     masked_category_ids: frozenset[int]
+    unused_category_ids: frozenset[int] = frozenset()
 
     @classmethod
     def from_categories(cls, categories: Sequence[Any], masked: Collection[int]) -> ClassMap:
@@ -44,6 +47,7 @@ class ClassMap:
             "category_ids": list(self.category_ids),
             "names": list(self.names),
             "masked_category_ids": sorted(self.masked_category_ids),
+            "unused_category_ids": sorted(self.unused_category_ids),
         }
 
     @classmethod
@@ -53,4 +57,5 @@ class ClassMap:
             tuple(stored["category_ids"]),
             tuple(stored["names"]),
             frozenset(stored["masked_category_ids"]),
+            frozenset(stored.get("unused_category_ids", ())),
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from deepmac.nn.roi_crop import corner_aligned_crop, separable_roi_align
+from deepmac.nn.full_resolution import original_resize as original_resize
+from deepmac.nn.roi_crop import corner_aligned_crop
 
 
 def original_mask_targets(masks: Tensor, boxes: Tensor, mask_size: int) -> Tensor:
@@ -25,18 +26,3 @@ def original_mask_targets(masks: Tensor, boxes: Tensor, mask_size: int) -> Tenso
         mask_size,
     )
     return crops.reshape(batch, count, mask_size, mask_size)
-
-
-def original_resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """``tf.image.resize``: bilinear, half-pixel centres, edges repeated, no antialiasing.
-
-    Args:
-        maps: (B, C, h, w) float.
-        size: (height, width).
-
-    Returns:
-        (B, C, height, width).
-    """
-    height, width = maps.shape[-2:]
-    whole = maps.new_tensor([0, 0, width, height]).expand(maps.shape[0], 1, 4)
-    return separable_roi_align(maps, whole, size, sampling_ratio=1)[:, 0]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepmac.compat_targets import original_resize
 from deepmac.nn.deepmac import StageOutput
 from deepmac.nn.norm import Compat
 from deepmac.targets import CenterTargets, RadiusRule, center_targets
@@ -71,7 +72,8 @@ class DeepMACCriterion(nn.Module):
 
     Args:
         options: weights and variants.
-        compat: weak losses with the slips of the original.
+        compat: weak losses with the slips of the original, full-resolution masks compared at the
+            input's size, and every replica normalised by itself.
     """
 
     def __init__(self, options: LossOptions = LossOptions(), *, compat: bool = False) -> None:
@@ -179,6 +181,10 @@ class DeepMACCriterion(nn.Module):
     def _mask(self, logits: Tensor, batch: Mapping[str, Tensor], full_resolution: bool) -> Tensor:
         """The mean over mask-supervised instances."""
         weight = batch["mask_valid"].float()
+        if self.compat and full_resolution:
+            # The original compares every pixel of the input.
+            height, width = batch["mask_targets"].shape[-2:]
+            logits = original_resize(logits, (height, width))
         per_instance = self._per_instance(logits, batch, full_resolution) * weight
         if self.options.mask_normalization == "image":
             return (per_instance.sum(1) / weight.sum(1).clamp(min=1.0)).mean()
@@ -202,7 +208,12 @@ class DeepMACCriterion(nn.Module):
         return dice(logits, targets, counted)
 
     def _count(self, weight: Tensor) -> Tensor:
-        """Instances per replica, at least one in all: averaged gradients weigh each alike."""
+        """Instances per replica, at least one in all: averaged gradients weigh each alike.
+
+        The original divides by each replica's own count instead.
+        """
+        if self.compat:
+            return weight.sum().clamp(min=1.0)
         return self.sum_over_replicas(weight.sum()).clamp(min=1.0) / self.replicas
 
 

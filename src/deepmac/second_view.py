@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deepmac.augmented_view import View, view_boxes, view_images
 from deepmac.nn.deepmac import DeepMAC
+from deepmac.training_masks import training_boxes, training_mask_logits
 from deepmac.weak_criterion import Teacher, WeakLossOptions, teacher_of
 
 
@@ -36,12 +37,12 @@ def second_view(
     images, compat = batch["images"], network.compat is not None
     size = (images.shape[-2], images.shape[-1])
     view = View(*(values.to(images.device) for values in options.draw_view(len(images))))
-    boxes = view_boxes(batch["mask_boxes"], view, size)
+    boxes = view_boxes(training_boxes(network, batch), view, size)
     fill = network.normalize.mean.flatten() if compat else None
     stages = network(view_images(images, view, fill=fill, compat=compat))
     return [
         teacher_of(
-            network.mask_logits(stage, boxes, batch["valid"]).float(),
+            training_mask_logits(network, stage, boxes, batch["valid"]).float(),
             boxes,
             view,
             size,

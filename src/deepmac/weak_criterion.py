@@ -195,8 +195,9 @@ def weak_losses(
     if "point_supervision" in on:
         if "points" not in batch:
             raise ConfigError(
-                "losses.point_supervision_weight is above 0, but the data has no points: set it "
-                "to 0, or give a data module whose batches carry points and point_labels"
+                "losses.point_supervision_weight is above 0, but no annotation has points: set it "
+                'to 0, or give annotations "points": [[x, y, label], ...], label 1 on the object '
+                "and 0 beside it"
             )
         losses["point_supervision"] = point_supervision(
             logits, batch["points"], batch["point_labels"], frames, compat=compat

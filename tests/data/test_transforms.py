@@ -39,6 +39,9 @@ AXIS_ALIGNED = {
     "zoom out": v2.RandomZoomOut(p=1.0, side_range=(1.0, 2.0)),
     "resized crop": v2.RandomResizedCrop((70, 50), scale=(0.4, 1.0)),
     "scale jitter": v2.ScaleJitter((64, 64), scale_range=(0.7, 1.6)),
+    "scale jitter, crop": training_transform(
+        64, flip=0.0, color=False, crop_scale=None, scale_jitter=(0.3, 2.0)
+    ),
     "pad": v2.Pad([3, 5, 7, 2]),
     "center crop": v2.CenterCrop((90, 40)),
     "shorter side": v2.Resize(48, max_size=90),
@@ -219,8 +222,8 @@ def test_square_crop__draws_one_of_eight_sides_and_a_centre_within_the_border():
     torch.manual_seed(0)
     crop = RandomSquareCrop()
     draws = [crop.make_params([torch.zeros(3, 300, 500)]) for _ in range(400)]
-    # 599: the original's 1.2 is 1.1999999 in float32.
-    assert {draw["side"] for draw in draws} == {300, 350, 400, 450, 500, 550, 599, 650}
+    # 549, 599: the original's 1.1 and 1.2 are 1.0999999 and 1.1999999 in float32.
+    assert {draw["side"] for draw in draws} == {300, 350, 400, 450, 500, 549, 599, 650}
     rows = [draw["top"] + draw["side"] // 2 for draw in draws]
     columns = [draw["left"] + draw["side"] // 2 for draw in draws]
     assert 128 <= min(rows) < 135 and 165 < max(rows) <= 172
@@ -230,9 +233,16 @@ def test_square_crop__draws_one_of_eight_sides_and_a_centre_within_the_border():
         RandomSquareCrop(min_scale=1.3, max_scale=0.6)
 
 
+def test_square_crop__draws_the_originals_scales_however_many_threads_there_are():
+    scales = np.array(RandomSquareCrop().scales, dtype=np.float32)
+    assert [int(scale * np.float32(190)) for scale in scales] == [
+        114, 133, 152, 171, 190, 208, 227, 246
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def reference(shared):
-    return np.load(shared / "reference_fixtures" / "misc.npz")
+def reference(reference_file):
+    return np.load(reference_file("misc.npz"))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,8 @@ from deepmac.convert.torch_centernet import convert_torch_centernet, is_torch_ce
 from deepmac.convert.variables import SUFFIX, convert_known_variables, is_weight
 from deepmac.errors import UserError
 from deepmac.model_card import ModelCard
-from deepmac.models import CONFIG, WEIGHTS, build_model, write_model
+from deepmac.models import CONFIG, INITIALISATION, WEIGHTS, build_model, write_model
+from deepmac.new_folder import new_folder, refuse_existing
 from deepmac.nn.backbones import CENTERNET_BGR
 from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone
 from deepmac.nn.pretrained import read_tensors
@@ -64,8 +61,7 @@ def convert(
         UserError: any other reason why nothing is written.
     """
     source, out = Path(source), Path(out_dir)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} already exists: give another --out, or remove it")
+    refuse_existing(out)
     if source.suffix in _TORCH_SUFFIXES and source.is_file():
         return _convert_torch(source, out)
     with checkpoint_files(source, Path(config) if config else None) as files:
@@ -84,7 +80,7 @@ def convert(
         state, card, report = convert_model_variables(
             variables, settings, source=str(source), label_map=labels
         )
-        with _folder_at(out) as folder:
+        with new_folder(out) as folder:
             write_model(folder, state, card)
         return replace(report, output=out)
     return _convert_backbone(source, out, variables, settings)
@@ -190,11 +186,11 @@ def _write_initialisation(
     if report.missing:
         raise ConversionError(report)
     described = {
-        "format": "deepmac-initialisation-1",
+        "format": INITIALISATION,
         "backbone": backbone,
         "normalization": dict(normalization),
     }
-    with _folder_at(out) as folder:
+    with new_folder(out) as folder:
         tensors = {name: state[name].float().contiguous() for name in report.matched}
         save_file(tensors, folder / WEIGHTS)
         (folder / CONFIG).write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
@@ -227,27 +223,3 @@ def _shape(variables: Variables, key: str) -> Shape:
 
 def _with_shapes(keys: list[str], variables: Variables) -> list[tuple[str, Shape]]:
     return [(key, _shape(variables, key)) for key in keys]
-
-
-@contextmanager
-def _folder_at(out: Path) -> Iterator[Path]:
-    """A folder that appears at ``out`` only once it is complete."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror}): give another --out"
-        ) from error
-    try:
-        yield folder
-        umask = os.umask(0)
-        os.umask(umask)
-        folder.chmod(0o777 & ~umask)
-        for path in folder.iterdir():
-            path.chmod(0o666 & ~umask)
-        folder.replace(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}): make room for it") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # no longer there when all went well

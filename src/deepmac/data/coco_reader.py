@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deepmac.data.images import ImageFileError, check_image
+from deepmac.data.points import read_points
 from deepmac.data.problems import Problem
-from deepmac.data.records import Box, Category, CocoIndex, ImageRecord, Instance
+from deepmac.data.records import Box, Category, CocoIndex, ImageRecord, Instance, Point
 from deepmac.data.segmentation import RawSegmentation, find_fault, is_absent, is_empty
 from deepmac.errors import DataError
 
@@ -155,7 +156,8 @@ class CocoReader:
             report("area replaced", text, is_note=True)
             area = (box[2] - box[0]) * (box[3] - box[1])
         segmentation = self._read_segmentation(fields.get("segmentation"), image, report)
-        return Instance(identity, category_id, box, segmentation, bool(crowd), float(area))
+        points = self._read_points(fields.get("points"), image, report)
+        return Instance(identity, category_id, box, segmentation, bool(crowd), float(area), points)
 
     def _read_segmentation(
         self, raw: Any, image: ImageRecord, report: Report
@@ -173,6 +175,14 @@ class CocoReader:
             return None
         segmentation: RawSegmentation = raw
         return segmentation
+
+    def _read_points(self, raw: Any, image: ImageRecord, report: Report) -> tuple[Point, ...]:
+        try:
+            return read_points(raw, image.width, image.height)
+        except ValueError as error:
+            report("malformed points", f"{error}; correct it or remove the points.")
+            self.dropped["points"] = self.dropped.get("points", 0) + 1
+            return ()
 
     def check_files(self, image_dir: Path, *, decode: bool) -> None:
         records = list(self.images.values())

@@ -14,37 +14,51 @@ _PER_OBJECT = {
     "mask_boxes": 0,
     "mask_targets": 0,
     "annotation_ids": -1,
+    "points": float("nan"),
+    "point_labels": 0,
 }
 
 
 def collate(
-    samples: Sequence[dict[str, Tensor]], max_boxes: int | None = None
+    samples: Sequence[dict[str, Tensor]],
+    max_boxes: int | None = None,
+    *,
+    original: bool = False,
+    batch_size: int | None = None,
 ) -> dict[str, Tensor]:
     """Pad and stack the samples of :class:`~deepmac.data.dataset.CocoInstances`.
 
     Images are padded at the bottom and right to the largest, objects to ``max_boxes`` or else to
     the largest count (at least 1), with rows that are not ``valid``. Where an image has more, those
-    with mask supervision are kept first, then larger boxes; kept ones stay in order.
+    with mask supervision are kept first, then larger boxes (``original``: the first ones are kept,
+    as the reference does); kept ones stay in order.
+
+    With ``batch_size``, an incomplete last batch is filled up with repetitions of its last sample.
 
     Returns:
-        The fields of a sample with a batch dimension in front, and ``dropped_boxes`` (B,) int64:
-        how many objects of each image were left out.
+        The fields of a sample with a batch dimension in front, ``dropped_boxes`` (B,) int64: how
+        many objects of each image were left out, and ``filler`` (B,) bool: the repetitions.
     """
+    present = len(samples)
+    samples = [*samples, *[samples[-1]] * ((batch_size or present) - present)]
     counts = [len(sample["boxes"]) for sample in samples]
     slots = max(1, *counts) if max_boxes is None else max_boxes
     batch = {name: torch.stack([sample[name] for sample in samples]) for name in _STACKED}
     for name in ("images", "ignore"):
         batch[name] = _pad([sample[name] for sample in samples], 0)
     kept = [
-        _choose(sample, slots) if count > slots else None
+        None if count <= slots else torch.arange(slots) if original else _choose(sample, slots)
         for sample, count in zip(samples, counts, strict=True)
     ]
     for name, fill in _PER_OBJECT.items():
+        if name not in samples[0]:
+            continue  # only where the data set has points
         rows = [
             sample[name] if chosen is None else sample[name][chosen]
             for sample, chosen in zip(samples, kept, strict=True)
         ]
         batch[name] = _pad(rows, fill, slots)
+    batch["filler"] = torch.arange(len(samples)) >= present
     batch["dropped_boxes"] = torch.tensor([max(0, count - slots) for count in counts])
     return batch
 
@@ -61,7 +75,7 @@ def _choose(sample: dict[str, Tensor], slots: int) -> Tensor:
     return torch.tensor(sorted(rank[-1] for rank in sorted(ranks)[:slots]))
 
 
-def _pad(tensors: list[Tensor], fill: int, length: int | None = None) -> Tensor:
+def _pad(tensors: list[Tensor], fill: float, length: int | None = None) -> Tensor:
     """Stack tensors padded at the end of every dimension (the first one to ``length``)."""
     shape = [max(sides) for sides in zip(*(tensor.shape for tensor in tensors), strict=True)]
     if length is not None:

@@ -14,10 +14,13 @@ from torchvision.transforms import v2
 from deepmac.data.coco import CocoIndex, ImageRecord, Instance
 from deepmac.data.geometry import Geometry
 from deepmac.data.images import read_image
+from deepmac.data.jitter import JitterMode, jitter_boxes
 from deepmac.data.mask_targets import crop_targets, ignore_map
+from deepmac.data.original_targets import original_targets
+from deepmac.data.points import most_points, point_fields
+from deepmac.data.source_pixels import SourcePixels
 from deepmac.errors import ConfigError, DataError
 
-JitterMode = Literal["default", "expand", "shrink"]
 MaskResolution = Literal["crop", "map"]
 Key = int | tuple[int, int]
 
@@ -27,7 +30,8 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
 
     ``images`` (3, H, W) uint8, ``true_sizes`` (2,), ``boxes`` (n, 4), ``labels`` (n,), ``valid``
     (n,), ``mask_valid`` (n,), ``mask_boxes`` (n, 4), ``mask_targets`` (n, S, S), ``ignore`` (h, w),
-    ``image_ids`` (), ``annotation_ids`` (n,), ``geometry`` (2, 3), ``original_sizes`` (2,).
+    ``image_ids`` (), ``annotation_ids`` (n,), ``geometry`` (2, 3), ``original_sizes`` (2,), and
+    where the set has points, ``points`` (n, K, 2) and ``point_labels`` (n, K).
 
     A sample depends on ``(seed, epoch, image)`` only: torch's global CPU generator is seeded from
     these while the transform runs and put back afterwards, so neither the number of workers nor the
@@ -50,10 +54,14 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         max_roi_jitter_ratio: mask boxes' edges move by up to this share of the box, below 0.5;
             features and targets are cut by the same moved box (the reference moves the target's
             box alone). 0 = off; never outside training.
-        roi_jitter_mode: edges move either way, outwards or inwards.
+        roi_jitter_mode: see :func:`deepmac.data.jitter.jitter_boxes`.
         mask_resolution: ``crop``: targets within ``mask_boxes``; ``map``: over the whole canvas in
             cells of ``stride``, (n, h, w).
         min_box_size: in input pixels.
+        original: train on what the TensorFlow original does: crowd regions are objects like
+            others, slivers of objects stay however small, targets come from masks that moved along
+            as whole pixels, and those of ``map`` are uint8 pixels of the whole input, (n, H, W).
+            Takes a transform of ``transforms_original``.
     """
 
     def __init__(
@@ -71,11 +79,17 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         roi_jitter_mode: JitterMode = "default",
         mask_resolution: MaskResolution = "crop",
         min_box_size: float = 1.0,
+        original: bool = False,
     ) -> None:
         if not 0 <= max_roi_jitter_ratio < 0.5:
             raise ConfigError(
                 f"max_roi_jitter_ratio={max_roi_jitter_ratio} is outside 0 <= ratio < 0.5, beyond "
                 "which a box could turn inside out; choose a smaller one."
+            )
+        if max_roi_jitter_ratio and mask_resolution == "map":
+            raise ConfigError(
+                f"max_roi_jitter_ratio={max_roi_jitter_ratio} moves boxes that masks are cut by, "
+                "but masks of full resolution are not cut; set it to 0."
             )
         self.index = index
         self.label_of = dict(label_of)
@@ -89,6 +103,8 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         self.roi_jitter_mode: JitterMode = roi_jitter_mode
         self.mask_resolution: MaskResolution = mask_resolution
         self.min_box_size = min_box_size
+        self.original = original
+        self.points_per_object = most_points(index)
 
     def __len__(self) -> int:
         return len(self.index.images)
@@ -101,7 +117,10 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         """
         epoch, position = key if isinstance(key, tuple) else (0, key)
         record = self.index.images[position]
+        crowds = [item for item in record.instances if item.iscrowd]
         objects = [item for item in record.instances if not item.iscrowd]
+        if self.original and self.training:
+            crowds, objects = [], list(record.instances)
         sample = self._read(record, objects)
         with _seeded(self.seed, epoch, position):
             sample = self.transform(sample)
@@ -115,8 +134,9 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
                     self.max_roi_jitter_ratio,
                     self.roi_jitter_mode,
                     geometry.canvas_size,
+                    original=self.original,
                 )
-        return self._fields(record, objects, sample["image"], boxes, mask_boxes, geometry)
+        return self._fields(record, objects, crowds, sample, boxes, mask_boxes)
 
     def _read(self, record: ImageRecord, objects: list[Instance]) -> dict[str, Any]:
         try:
@@ -125,15 +145,18 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             raise SampleError(str(error)) from None
         boxes = torch.tensor([item.box for item in objects], dtype=torch.float32).reshape(-1, 4)
         size = (record.height, record.width)
-        return {
+        sample = {
             "image": tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
             "geometry": Geometry.identity(*size),
         }
+        if self.original:
+            sample["pixels"] = SourcePixels.identity(*size)
+        return sample
 
     def _visible(self, objects: list[Instance], boxes: Tensor) -> tuple[list[Instance], Tensor]:
         sides = boxes[:, 2:] - boxes[:, :2]
-        keep = (sides >= self.min_box_size).all(dim=1)
+        keep = (sides > 0 if self.original else sides >= self.min_box_size).all(dim=1)
         seen = [item for item, kept in zip(objects, keep.tolist(), strict=True) if kept]
         return seen, boxes[keep]
 
@@ -141,13 +164,13 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         self,
         record: ImageRecord,
         objects: list[Instance],
-        image: Tensor,
+        crowds: list[Instance],
+        transformed: dict[str, Any],
         boxes: Tensor,
         mask_boxes: Tensor,
-        geometry: Geometry,
     ) -> dict[str, Tensor]:
         size = (record.height, record.width)
-        crowds = [item for item in record.instances if item.iscrowd]
+        geometry = transformed["geometry"]
         ignore = ignore_map(crowds, geometry, size, self.stride)
         masked = [
             item.category_id in self.masked_category_ids and item.segmentation is not None
@@ -155,7 +178,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         ]
         mask_valid = torch.tensor(masked, dtype=torch.bool)
         return {
-            "images": image.as_subclass(Tensor),
+            "images": transformed["image"].as_subclass(Tensor),
             "true_sizes": torch.tensor(geometry.true_size),
             "boxes": boxes,
             "labels": _integers([self.label_of[item.category_id] for item in objects]),
@@ -163,13 +186,14 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             "mask_valid": mask_valid,
             "mask_boxes": mask_boxes,
             "mask_targets": self._targets(
-                objects, mask_valid, mask_boxes, geometry, size, tuple(ignore.shape)
+                objects, mask_valid, mask_boxes, transformed, size, tuple(ignore.shape)
             ),
             "ignore": ignore,
             "image_ids": torch.tensor(record.id),
             "annotation_ids": _integers([item.id for item in objects]),
             "geometry": geometry.affine,
             "original_sizes": torch.tensor(size),
+            **point_fields(objects, geometry, self.points_per_object),
         }
 
     def _targets(
@@ -177,18 +201,33 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         objects: list[Instance],
         mask_valid: Tensor,
         mask_boxes: Tensor,
-        geometry: Geometry,
+        transformed: dict[str, Any],
         original_size: tuple[int, int],
         map_size: tuple[int, ...],
     ) -> Tensor:
-        rows, columns = self.mask_size, self.mask_size
-        if self.mask_resolution == "map":
-            rows, columns = map_size
-            whole = [0.0, 0.0, float(columns * self.stride), float(rows * self.stride)]
-            mask_boxes = torch.tensor(whole).expand(len(objects), 4)
-        targets = torch.zeros(len(objects), rows, columns)
+        geometry: Geometry = transformed["geometry"]
+        whole = self.mask_resolution == "map"
         masked = [item for item, is_masked in zip(objects, mask_valid, strict=True) if is_masked]
-        if masked:
+        rows, columns = self.mask_size, self.mask_size
+        dtype = torch.float32
+        if whole and self.original:
+            (rows, columns), dtype = geometry.canvas_size, torch.uint8
+        elif whole:
+            rows, columns = map_size
+            edges = [0.0, 0.0, float(columns * self.stride), float(rows * self.stride)]
+            mask_boxes = torch.tensor(edges).expand(len(objects), 4)
+        targets = torch.zeros(len(objects), rows, columns, dtype=dtype)
+        if not masked:
+            return targets
+        if self.original:
+            targets[mask_valid] = original_targets(
+                masked,
+                mask_boxes[mask_valid],
+                transformed["pixels"],
+                original_size,
+                None if whole else self.mask_size,
+            )
+        else:
             targets[mask_valid] = crop_targets(
                 masked, mask_boxes[mask_valid], geometry, original_size, (rows, columns)
             )
@@ -205,25 +244,6 @@ class SampleError(DataError):
     def __init__(self, message: str) -> None:
         name = f"{type(self).__module__}.{type(self).__qualname__}: "
         super().__init__(message.rpartition(name)[2].strip())
-
-
-def jitter_boxes(
-    boxes: Tensor, ratio: float, mode: JitterMode, canvas_size: tuple[int, int]
-) -> Tensor:
-    """Move each edge of (N, 4) xyxy boxes by up to ``ratio`` of the box's width or height.
-
-    ``expand`` and ``shrink`` move outwards and inwards only. Clipped to the (height, width) canvas.
-    """
-    draws = torch.rand(boxes.shape)
-    if mode == "default":
-        draws = 2 * draws - 1
-    elif mode == "shrink":
-        draws = -draws
-    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    outwards = torch.tensor([-1.0, -1.0, 1.0, 1.0])
-    height, width = canvas_size
-    limits = torch.tensor([width, height, width, height], dtype=boxes.dtype)
-    return (boxes + outwards * draws * ratio * sides).clamp(min=0).minimum(limits)
 
 
 @contextmanager

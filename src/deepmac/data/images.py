@@ -87,6 +87,19 @@ def check_image(path: str | Path, expected_size: tuple[int, int], *, decode: boo
                 again.load()
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) as :func:`read_image` gives it without an expected size; reads the header.
+
+    Raises:
+        ImageFileError: the file is missing, no image, or too large.
+    """
+    path = Path(path)
+    with _explained(path), path.open("rb") as file, _open(file, path) as image:
+        swaps = _orientation_to_apply(image, path, None) in _SWAPS_SIDES
+        width, height = image.size
+        return (height, width) if swaps else (width, height)
+
+
 def _open(file: BinaryIO, path: Path) -> Image.Image:
     image = Image.open(file)
     width, height = image.size

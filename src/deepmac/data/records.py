@@ -13,6 +13,7 @@ from deepmac.data.segmentation import RawSegmentation, Rle, segmentation_rle
 from deepmac.errors import ConfigError
 
 Box = tuple[float, float, float, float]
+Point = tuple[float, float, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Instance:
         segmentation: COCO polygons or RLE as in the file; None for a box without a mask.
         iscrowd: A region of many objects, never an object.
         area: Square pixels, as in the file (of the mask), else of the box.
+        points: x, y in pixels of the original image, and 1 where that is the object, 0 where not.
     """
 
     id: int
@@ -43,6 +45,7 @@ class Instance:
     segmentation: RawSegmentation | None
     iscrowd: bool
     area: float
+    points: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,8 @@ def _by_word(word: str, index: CocoIndex) -> frozenset[int]:
         if not found:
             raise ConfigError(
                 f"data.masked_classes is annotated but {index.json_path} has no object with a "
-                "mask; add segmentations for at least one class."
+                "mask; add segmentations for at least one class, or train on boxes and points "
+                "alone with split=all."
             )
         return found
     if word in ("voc", "nonvoc"):

@@ -17,6 +17,7 @@ class Statistics:
     """Counts of one set; crowd regions are never objects.
 
     Attributes:
+        points: Objects with points on or beside them.
         boxes_per_image: "mean", "median", "95%", "99%" and "max" of objects an image.
         sizes: Objects by COCO's "small", "medium" and "large".
         class_boxes: Category id -> objects.
@@ -27,6 +28,7 @@ class Statistics:
     empty_images: int
     objects: int
     masks: int
+    points: int
     crowds: int
     boxes_per_image: Mapping[str, float]
     sizes: Mapping[str, int]
@@ -39,7 +41,7 @@ def count(index: CocoIndex) -> Statistics:
     sizes = {"small": 0, "medium": 0, "large": 0}
     boxes: Counter[int] = Counter()
     masks: Counter[int] = Counter()
-    per_image, crowds = [], 0
+    per_image, crowds, points = [], 0, 0
     for image in index.images:
         objects = [item for item in image.instances if not item.iscrowd]
         per_image.append(len(objects))
@@ -47,6 +49,7 @@ def count(index: CocoIndex) -> Statistics:
         for item in objects:
             boxes[item.category_id] += 1
             masks[item.category_id] += item.segmentation is not None
+            points += bool(item.points)
             size = "small" if item.area < SMALL else "medium" if item.area < LARGE else "large"
             sizes[size] += 1
     numbers = np.array(per_image or [0])
@@ -56,6 +59,7 @@ def count(index: CocoIndex) -> Statistics:
         empty_images=per_image.count(0),
         objects=boxes.total(),
         masks=masks.total(),
+        points=points,
         crowds=crowds,
         boxes_per_image={
             "mean": float(numbers.mean()),

@@ -26,6 +26,7 @@ def training_transform(
     flip: float = 0.5,
     color: bool = True,
     crop_scale: tuple[float, float] | None = (0.6, 1.3),
+    scale_jitter: tuple[float, float] | None = None,
 ) -> v2.Compose:
     """The original's augmentations in its order, then the padded square of ``size`` pixels.
 
@@ -34,7 +35,14 @@ def training_transform(
         flip: probability of a horizontal flip.
         color: hue, contrast, saturation and brightness.
         crop_scale: range of the square crop's side relative to the longer side; None = no crop.
+        scale_jitter: Deep-MARC's instead of the crop: the image that just fits the square, times
+            a factor from this range, cropped or padded to it at random.
+
+    Raises:
+        ConfigError: both a crop and a scale jitter.
     """
+    if crop_scale is not None and scale_jitter is not None:
+        raise ConfigError("crop_scale and scale_jitter both choose the scale: set one to null.")
     steps: list[v2.Transform] = []
     if flip > 0:
         steps.append(v2.RandomHorizontalFlip(flip))
@@ -42,6 +50,9 @@ def training_transform(
         steps.append(RandomColor())
     if crop_scale is not None:
         steps.append(RandomSquareCrop(min_scale=crop_scale[0], max_scale=crop_scale[1]))
+    if scale_jitter is not None:
+        steps.append(v2.ScaleJitter((size, size), scale_range=scale_jitter))
+        steps.append(v2.RandomCrop(size, pad_if_needed=True))
     return v2.Compose([*steps, Letterbox(size)])
 
 
@@ -116,7 +127,10 @@ class RandomSquareCrop(v2.Transform):
                 f"the square crop's scales {min_scale}..{max_scale} are no range above 0; "
                 "give the smaller one first."
             )
-        self.scales = torch.linspace(min_scale, max_scale, num_scales).tolist()
+        # In float32 as the original; torch.linspace rounds by the number of threads.
+        low, high = np.float32(min_scale), np.float32(max_scale)
+        step = (high - low) / np.float32(max(1, num_scales - 1))
+        self.scales = [float(low + step * np.float32(i)) for i in range(num_scales)]
         self.max_border = max_border
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import re
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError
 from deepmac.lightning.console import say
-from deepmac.nn.backbones import Normalization
-from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.deepmarc_weights import is_mask_rcnn, torchvision_names
+from deepmac.weight_files import WeightFile, read_weight_file
 
-_LIGHTNING_PREFIX = "network."
+_CLASS_ROWS = re.compile(r"heads\.\d+\.heatmap\.2\.(weight|bias)")
+"""Tensors with one row per class slot."""
 
 
-def load_initial_weights(network: DeepMAC, path: str, *, normalization: str | None) -> None:
+def load_initial_weights(
+    network: nn.Module, path: str, *, normalization: str | None, class_map: ClassMap | None = None
+) -> None:
     """Copy every tensor of ``path`` whose name and shape the network has.
 
-    Takes checkpoints of this project (``.ckpt``) and state dicts (``.pth``, ``.safetensors``)
-    with its names. The weights' own pixel normalisation comes along, unless the configuration
-    names another one, which is refused.
+    Takes converted folders and named models, checkpoints of this project (``.ckpt``), and state
+    dicts (``.pth``, ``.safetensors``) with its names or torchvision's detectors'. Where the file
+    names its classes, each class of this run takes the slot of that name. The weights' own pixel
+    normalisation comes along, unless the configuration names another one, which is refused.
+    Weights that were taught masks of classes that ``class_map`` leaves without are taken with a
+    warning.
 
     Raises:
         ConfigError: no such file; not a weight file; nothing of the backbone fits; or the
             normalisation contradicts the one the weights were trained with.
     """
-    state, stored_normalization = _read(Path(path))
+    file = read_weight_file(path)
+    state, stored_normalization, taught = file.state, file.normalization, file.class_map
     own = network.state_dict()
+    if stored_normalization is None:
+        state = torchvision_names(state)
+    if taught is not None and class_map is not None:
+        state = _rows_by_name(state, own, taught, class_map)
     matched = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if not any(name.startswith("backbone.") for name in matched):
         raise ConfigError(
@@ -36,14 +46,14 @@ def load_initial_weights(network: DeepMAC, path: str, *, normalization: str | No
             "check model.backbone"
         )
     if stored_normalization is not None:
-        current = network.normalize.normalization
+        current = network.normalize.normalization  # type: ignore[union-attr]
         if normalization is not None and current != stored_normalization:
             raise ConfigError(
                 f"model.init_from={path} was trained with pixel mean {stored_normalization.mean} "
                 f"and deviation {stored_normalization.std}, which model.normalization="
                 f"{normalization} contradicts: set it to null"
             )
-        network.normalize.set(stored_normalization)
+        network.normalize.set(stored_normalization)  # type: ignore[union-attr, operator]
     network.load_state_dict({**own, **matched})
     missing = sorted(own.keys() - matched.keys())
     unused = sorted(state.keys() - matched.keys())
@@ -52,31 +62,66 @@ def load_initial_weights(network: DeepMAC, path: str, *, normalization: str | No
         f"{len(missing)} start fresh{_examples(missing)}; "
         f"{len(unused)} of the file unused{_examples(unused)}"
     )
+    _tell_of_compat(path, network, file)
+    if class_map is not None and (taught is not None or is_mask_rcnn(state)):
+        _warn_of_known_masks(path, class_map, taught)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Normalization | None]:
-    if not path.is_file():
-        raise ConfigError(f"model.init_from={path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+def _warn_of_known_masks(path: str, class_map: ClassMap, taught: ClassMap | None) -> None:
+    """A result on unseen classes means little when the initial weights have seen their masks."""
+    unseen = _names(class_map, masked=False)
+    if taught is not None:
+        unseen &= _names(taught, masked=True)
+    if unseen:
+        whose = "all of COCO's classes" if taught is None else "other classes too"
+        say(
+            f"warning: model.init_from={path} was trained with masks of {whose}; {len(unseen)} "
+            "classes that have no masks in this run are not new to it, so do not report them as "
+            "unseen: start from detection-only weights (Faster R-CNN) or ImageNet's instead"
+        )
 
-            return load_file(path), None
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ConfigError(
-            f"model.init_from={path} is not a readable weight file ({type(error).__name__})"
-        ) from error
-    stored = content.get("deepmac_normalization") if isinstance(content, dict) else None
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    tensors = {
-        name.removeprefix(_LIGHTNING_PREFIX): value
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-    }
-    if stored is None:
-        return tensors, None
-    return tensors, Normalization.from_dict(stored)
+
+def _names(class_map: ClassMap, *, masked: bool) -> set[str]:
+    """Of the classes with or without masks; ids of another data set may mean other things."""
+    pairs = zip(class_map.category_ids, class_map.names, strict=True)
+    return {name for i, name in pairs if (i in class_map.masked_category_ids) == masked}
+
+
+def _rows_by_name(
+    state: dict[str, Tensor], own: dict[str, Tensor], taught: ClassMap, class_map: ClassMap
+) -> dict[str, Tensor]:
+    """The state with the rows of class slots where this run has these classes.
+
+    Rows of classes that the weights do not know are the network's own fresh ones.
+    """
+    if taught.names == class_map.names:
+        return state
+    slot_of = {name.casefold(): slot for slot, name in enumerate(taught.names)}
+    slots = [slot_of.get(name.casefold()) for name in class_map.names]
+    pairs = [(ours, theirs) for ours, theirs in enumerate(slots) if theirs is not None]
+    moved = dict(state)
+    for name, value in state.items():
+        if _CLASS_ROWS.fullmatch(name) and name in own and len(own[name]) == len(class_map):
+            if value.shape[1:] != own[name].shape[1:]:
+                continue
+            rows = own[name].clone()
+            for ours, theirs in pairs:
+                rows[ours] = value[theirs]
+            moved[name] = rows
+    say(f"{len(pairs)} of {len(class_map)} classes are known to the weights by their names")
+    return moved
+
+
+def _tell_of_compat(path: str, network: nn.Module, file: WeightFile) -> None:
+    ours = getattr(network, "compat", None)
+    if "compat" not in file.settings or file.settings["compat"] == ours:
+        return
+    theirs = file.settings["compat"]
+    said = [f"compat={'null' if value is None else value}" for value in (theirs, ours)]
+    say(
+        f"model.init_from={path} was made with {said[0]}, but this run trains with {said[1]}: "
+        f"crops, norms and data are not what the weights know; model.{said[0]} goes on in their way"
+    )
 
 
 def _examples(names: list[str]) -> str:
