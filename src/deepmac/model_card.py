@@ -22,17 +22,20 @@ class ModelCard:
         normalization: of the pixels.
         class_map: category of every class slot.
         image_size: side of the padded square that images are scaled to, pixels.
+        system: ``deepmac`` or ``deepmarc``: which network the arguments are for.
     """
 
     network: Mapping[str, Any]
     normalization: Normalization
     class_map: ClassMap
     image_size: int
+    system: str = "deepmac"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML or JSON."""
         return {
             "format": FORMAT,
+            "system": self.system,
             "image_size": self.image_size,
             "network": dict(self.network),
             "normalization": self.normalization.to_dict(),
@@ -57,6 +60,7 @@ class ModelCard:
                 normalization=Normalization.from_dict(values["normalization"]),
                 class_map=ClassMap.from_dict(values["class_map"]),
                 image_size=int(values["image_size"]),
+                system=str(values.get("system", "deepmac")),
             )
             if card.image_size < 1 or len(card.class_map.names) != len(card.class_map):
                 raise ValueError("numbers that contradict each other")

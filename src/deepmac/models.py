@@ -10,19 +10,25 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepmac.errors import ConfigError, UserError
 from deepmac.model_card import FORMAT, ModelCard
 from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.deepmarc import DeepMARC
+
+Network = DeepMAC | DeepMARC
+NETWORKS: dict[str, type[DeepMAC] | type[DeepMARC]] = {"deepmac": DeepMAC, "deepmarc": DeepMARC}
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
+INITIALISATION = "deepmac-initialisation-1"
+"""Format of a description of weights that are only good to start a training from."""
 _METADATA_KEY = "deepmac"
 _MAX_CONFIG = 1 << 20
 _PREFIX = "network."
 
 
-def load_model(path_or_name: str | Path, *, device: str | torch.device = "cpu") -> DeepMAC:
+def load_model(path_or_name: str | Path, *, device: str | torch.device = "cpu") -> Network:
     """A network with its weights, in eval mode.
 
     Nothing in the file is executed.
@@ -38,16 +44,7 @@ def load_model(path_or_name: str | Path, *, device: str | torch.device = "cpu") 
     Raises:
         UserError: no such file, one that is damaged or no model, or weights that do not fit.
     """
-    path = Path(path_or_name)
-    if path.is_dir():
-        path = path / WEIGHTS
-        if not path.is_file():
-            raise UserError(f"the folder {path.parent} holds no {WEIGHTS}: is it a model's?")
-    if not path.is_file():
-        raise UserError(
-            f"there is no model {str(path_or_name)!r}: give a converted folder, a .safetensors "
-            "file or a .ckpt"
-        )
+    path = model_file(path_or_name)
     if path.suffix == ".safetensors":
         state, card = _read_safetensors(path)
     else:
@@ -63,14 +60,41 @@ def load_model(path_or_name: str | Path, *, device: str | torch.device = "cpu") 
     return model.to(device).eval()
 
 
-def build_model(card: ModelCard, *, source: str) -> DeepMAC:
+def model_file(path_or_name: str | Path) -> Path:
+    """The file that holds a model's weights.
+
+    Args:
+        path_or_name: see :func:`load_model`.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path_or_name)
+    if path.is_dir():
+        path = path / WEIGHTS
+        if not path.is_file():
+            raise UserError(f"the folder {path.parent} holds no {WEIGHTS}: is it a model's?")
+    if not path.is_file():
+        raise UserError(
+            f"there is no model {str(path_or_name)!r}: give a converted folder, a .safetensors "
+            "file or a .ckpt"
+        )
+    return path
+
+
+def build_model(card: ModelCard, *, source: str) -> Network:
     """The network that a card describes, with fresh weights.
 
     Raises:
-        ConfigError: arguments, read from ``source``, that ``DeepMAC`` does not take.
+        ConfigError: arguments, read from ``source``, that the network does not take.
     """
+    if card.system not in NETWORKS:
+        raise ConfigError(
+            f"{source} describes a network of the system {card.system!r}, which this version does "
+            f"not know: it has {' and '.join(NETWORKS)}"
+        )
     try:
-        model = DeepMAC(
+        model: Network = NETWORKS[card.system](
             num_classes=len(card.class_map), normalization=card.normalization, **card.network
         )
     except (TypeError, ValueError, RuntimeError) as error:
@@ -79,16 +103,17 @@ def build_model(card: ModelCard, *, source: str) -> DeepMAC:
     return model
 
 
-def card_of(model: DeepMAC) -> ModelCard | None:
+def card_of(model: nn.Module) -> ModelCard | None:
     """What :func:`load_model` or :func:`build_model` knows about a network beside its weights."""
     card = model.__dict__.get("card")
     return card if isinstance(card, ModelCard) else None
 
 
-def network_arguments() -> tuple[str, ...]:
+def network_arguments(system: str = "deepmac") -> tuple[str, ...]:
     """The names that ``ModelCard.network`` may hold."""
     elsewhere = ("num_classes", "normalization", "weights")
-    return tuple(name for name in inspect.signature(DeepMAC).parameters if name not in elsewhere)
+    parameters = inspect.signature(NETWORKS[system]).parameters
+    return tuple(name for name in parameters if name not in elsewhere)
 
 
 def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> None:
@@ -107,7 +132,12 @@ def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> N
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None, Path]:
+    """The tensors of a file, what describes them (None without), and where that was said.
+
+    Raises:
+        UserError: a file or description that cannot be read.
+    """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
@@ -121,18 +151,25 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
         ) from error
     beside = path.with_name(CONFIG)
     values = _read_yaml(beside) if beside.is_file() else None
-    if isinstance(values, Mapping) and values.get("format") == FORMAT:
-        return state, ModelCard.from_dict(values, source=str(beside))
+    if isinstance(values, Mapping) and values.get("format") in (FORMAT, INITIALISATION):
+        return state, values, beside
     if _METADATA_KEY not in metadata:
-        raise UserError(
-            f"{path} has neither a {CONFIG} beside it nor a description inside: it is no whole "
-            "model; to start a training from it set model.init_from"
-        )
+        return state, None, path
     try:
         values = json.loads(metadata[_METADATA_KEY])
     except (ValueError, RecursionError) as error:
         raise UserError(f"the description inside {path} is damaged: convert it again") from error
-    return state, ModelCard.from_dict(values, source=str(path))
+    return state, values if isinstance(values, Mapping) else {}, path
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
+    state, values, source = read_safetensors(path)
+    if values is None or values.get("format") == INITIALISATION:
+        raise UserError(
+            f"{path} has neither a {CONFIG} beside it nor a description inside: it is no whole "
+            "model; to start a training from it set model.init_from"
+        )
+    return state, ModelCard.from_dict(values, source=str(source))
 
 
 def _read_yaml(path: Path) -> Any:
@@ -146,7 +183,7 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
-    """A checkpoint of ``deepmac.lightning.module.DeepMACModule``."""
+    """A checkpoint of one of ``deepmac.lightning.systems``."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # the unpickler and the archive reader raise whatever they like
@@ -160,10 +197,14 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
             "`deepmac convert`"
         )
     settings = content.get("hyper_parameters", {})
+    system = content.get("deepmac_system", "deepmac")
+    if system not in NETWORKS:
+        raise UserError(f"{path} is of the system {system!r}, which this version does not know")
     values = {
         "format": FORMAT,
+        "system": system,
         "image_size": content.get("datamodule_hyper_parameters", {}).get("image_size"),
-        "network": {name: settings[name] for name in network_arguments() if name in settings},
+        "network": {name: settings[name] for name in network_arguments(system) if name in settings},
         "normalization": content.get("deepmac_normalization"),
         "class_map": content["deepmac_class_map"],
     }

@@ -1,6 +1,7 @@
 """The learning rate of the original configs."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,10 +24,23 @@ def test_schedule__an_endless_run_stays_at_the_peak():
     assert learning_rate_factor(49_000, **OFFICIAL, shape="constant") == 1.0
 
 
-def test_against_tf__learning_rates(shared):
-    reference = np.load(shared / "reference_fixtures/misc.npz")
+def test_against_tf__learning_rates(reference_file):
+    reference = np.load(reference_file("misc.npz"))
     names = {name: reference[name] for name in reference.files if "lr" in name.lower()}
     steps = next(value for name, value in names.items() if "step" in name.lower())
     rates = next(value for name, value in names.items() if "step" not in name.lower())
     ours = [1e-3 * learning_rate_factor(int(step), **OFFICIAL) for step in steps]
     assert np.allclose(ours, rates, rtol=1e-5, atol=1e-10)
+
+
+def test_steps__go_on_with_a_tenth_at_every_drop():
+    at = partial(
+        learning_rate_factor,
+        total_steps=100,
+        warmup_steps=10,
+        warmup_factor=0.5,
+        shape="steps",
+        drops=[50, 80],
+    )
+    factors = [at(step) for step in (0, 5, 10, 49, 50, 79, 80, 99)]
+    assert factors == pytest.approx([0.5, 0.75, 1, 1, 0.1, 0.1, 0.01, 0.01])

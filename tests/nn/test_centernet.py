@@ -1,7 +1,5 @@
 """CenterNet heads and decoding: key names, peaks, ties, boxes; equal to the original."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -143,8 +141,8 @@ def test_clip_boxes__clips_each_image_to_its_own_size() -> None:
     assert clipped[:, 0].tolist() == [[0, 0, 30, 20], [0, 0, 40, 60]]
 
 
-def test_decode__equals_the_original(shared: Path) -> None:
-    reference = np.load(shared / "reference_fixtures" / "targets.npz")
+def test_decode__equals_the_original(reference_file) -> None:
+    reference = np.load(reference_file("targets.npz"))
     maps = torch.from_numpy(reference["peak_map"]).permute(0, 3, 1, 2)
     # The original predicts (height, width) and (y, x).
     size = torch.from_numpy(reference["size_pred"]).permute(0, 3, 1, 2).flip(1)

@@ -78,7 +78,7 @@ def test_mask_logits__rows_that_are_not_valid_are_zero_and_change_nothing(images
 def test_packed_and_masked_rows__give_equal_logits_gradients_and_statistics(images, monkeypatch):
     results = []
     for static in (False, True):
-        monkeypatch.setattr(deepmac_module, "_static_shapes", lambda _, on=static: on)
+        monkeypatch.setattr(deepmac_module, "static_shapes", lambda _, on=static: on)
         network = build().train()
         logits = network.mask_logits(network(images)[0], BOXES, VALID)
         (logits * torch.linspace(-1, 1, 32)).square().sum().backward()

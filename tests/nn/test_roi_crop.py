@@ -1,7 +1,6 @@
 """Crops: the matrix form equals torchvision's operator; the original's crop equals the original."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -240,8 +239,8 @@ def test_auto__exports_with_any_number_of_boxes_and_no_custom_operator() -> None
 
 
 @pytest.fixture(scope="module")
-def reference(shared: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(shared / "reference_fixtures" / "crop.npz"))
+def reference(reference_file) -> dict[str, np.ndarray]:
+    return dict(np.load(reference_file("crop.npz")))
 
 
 @pytest.mark.parametrize(

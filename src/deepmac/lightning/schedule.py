@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
-ScheduleShape = Literal["cosine", "constant"]
+ScheduleShape = Literal["cosine", "constant", "steps"]
 
 
 def learning_rate_factor(
@@ -15,15 +16,19 @@ def learning_rate_factor(
     warmup_steps: int,
     warmup_factor: float,
     shape: ScheduleShape = "cosine",
+    drops: Sequence[int] = (),
 ) -> float:
     """Fraction of the base learning rate at an optimizer step (0 = the first one).
 
     Linear from ``warmup_factor`` to 1 over ``warmup_steps``, then half a cosine to 0 at
-    ``total_steps`` (reference: ``learning_schedules.cosine_decay_with_warmup``), or constant.
-    An endless run (``total_steps`` infinite) stays constant after the warm-up.
+    ``total_steps`` (reference: ``learning_schedules.cosine_decay_with_warmup``), constant, or a
+    tenth at each of the ``drops``. An endless run (``total_steps`` infinite) stays constant after
+    the warm-up.
     """
     if step < warmup_steps:
         return warmup_factor + (1 - warmup_factor) * step / warmup_steps
+    if shape == "steps":
+        return 0.1 ** sum(step >= drop for drop in drops)
     if shape == "constant" or math.isinf(total_steps):
         return 1.0
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)

@@ -191,22 +191,17 @@ class TimmPyramid(Backbone):
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
-        self.network = _timm_network(name, pretrained=weights == "timm")
-        if weights == "package":
-            load_pretrained(self.network, package_tensors(name), source="the package")
-        elif weights not in (None, "timm"):
-            load_pretrained(self.network, read_tensors(Path(weights)), source=weights)
-        if checkpoint_activations:
-            self.network.set_grad_checkpointing(True)
-
+        self.network = timm_features(
+            name, weights=weights, checkpoint_activations=checkpoint_activations
+        )
         reductions = list(self.network.feature_info.reduction())
-        self.levels = _pyramid_levels(name, reductions, stride)
+        self.levels = pyramid_levels(name, reductions, stride)
         self.channels_last = str(getattr(self.network, "output_fmt", "NCHW")).endswith("NHWC")
         self.out_channels = width
         self.stride = stride
         self.num_outputs = 1
         self.size_divisor = reductions[self.levels[-1]]
-        self.normalization = _timm_normalization(name)
+        self.normalization = timm_normalization(name)
         channels = self.network.feature_info.channels()
         self.laterals = nn.ModuleList(nn.Conv2d(channels[i], width, 1) for i in self.levels)
         self.smooth = nn.Sequential(
@@ -240,6 +235,20 @@ def _double(maps: Tensor) -> Tensor:
     return repeated.reshape(batch, channels, 2 * height, 2 * width)
 
 
+def timm_features(
+    name: str, *, weights: str | None = None, checkpoint_activations: bool = False
+) -> Any:
+    """A timm network that gives its feature levels; arguments and errors as in `build_backbone`."""
+    network: Any = _timm_network(name, pretrained=weights == "timm")
+    if weights == "package":
+        load_pretrained(network, package_tensors(name), source="the package")
+    elif weights not in (None, "timm"):
+        load_pretrained(network, read_tensors(Path(weights)), source=weights)
+    if checkpoint_activations:
+        network.set_grad_checkpointing(True)
+    return network
+
+
 def _timm_network(name: str, *, pretrained: bool) -> nn.Module:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, [*HOURGLASS_BACKBONES, *timm.list_models()])
@@ -268,8 +277,12 @@ def _create(name: str, pretrained: bool, **options: Any) -> nn.Module:
         ) from error
 
 
-def _pyramid_levels(name: str, reductions: Sequence[int], stride: int) -> list[int]:
-    """Index of the last feature level of each stride from ``stride`` to 32."""
+def pyramid_levels(name: str, reductions: Sequence[int], stride: int) -> list[int]:
+    """Index of the last feature level of each stride from ``stride`` to 32.
+
+    Raises:
+        ConfigError: ``reductions``, the strides of the network's levels, lack one of these.
+    """
     wanted = [level for level in (4, 8, 16, 32) if level >= stride]
     found = {reduction: index for index, reduction in enumerate(reductions)}
     levels = [found[level] for level in wanted if level in found]
@@ -281,7 +294,8 @@ def _pyramid_levels(name: str, reductions: Sequence[int], stride: int) -> list[i
     return levels
 
 
-def _timm_normalization(name: str) -> Normalization:
+def timm_normalization(name: str) -> Normalization:
+    """What the weights of a timm network were trained with."""
     config = timm.get_pretrained_cfg(name)
     if config is None:
         return IMAGENET

@@ -169,7 +169,8 @@ def decode_peaks(
     flat = peaks.permute(0, 2, 3, 1).flatten(1)
     scores, index = _top_k(flat, min(max_detections, classes * height * width))
     cell, labels = index // classes, index % classes
-    column, row = cell % width, cell // width
+    row = cell // width
+    column = cell - row * width  # ONNX has no remainder by a side that is free
     extent = _gather(size, cell).clamp(min=0.0)
     centre = torch.stack([column, row], dim=-1) + _gather(offset, cell)
     boxes = torch.cat([centre - extent / 2, centre + extent / 2], dim=-1) * stride

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from deepmac.nn.backbones import Normalization, Normalize, build_backbone
 from deepmac.nn.centernet import CenterNetHeads, Detections, HeadSpec, decode_detections
+from deepmac.nn.full_resolution import original_box_crops
 from deepmac.nn.mask_heads import build_mask_head
+from deepmac.nn.network import static_shapes
 from deepmac.nn.norm import Compat
 from deepmac.nn.roi_crop import CropImpl, roi_crop
 
@@ -174,7 +176,7 @@ class DeepMAC(nn.Module):
         if valid is None:
             return self.mask_head(pixel, instance, None).unflatten(0, (batch, count))
         rows = valid.flatten()
-        if _static_shapes(boxes):
+        if static_shapes(boxes):
             logits = self.mask_head(pixel, instance, rows)
             logits = torch.where(rows[:, None, None], logits, 0.0)
         else:
@@ -188,15 +190,24 @@ class DeepMAC(nn.Module):
         return logits.unflatten(0, (batch, count))
 
     def mask_probabilities(
-        self, stage: StageOutput, boxes: Tensor, valid: Tensor | None = None
+        self,
+        stage: StageOutput,
+        boxes: Tensor,
+        valid: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> Tensor:
         """(B, N, P, P) foreground probabilities within each box; P = ``mask_size``.
 
         In full-resolution mode the map is cropped by the box and P = ``postprocess_crop_size``.
         Rows that are not ``valid`` mean nothing; see :meth:`mask_logits` for the arguments.
+        ``labels`` change nothing: masks are class-agnostic.
         """
         logits = self.mask_logits(stage, boxes, valid)
-        if self.full_resolution:
+        if self.full_resolution and self.compat:
+            logits = original_box_crops(
+                logits, boxes, self.postprocess_crop_size, stride=self.stride, compat=self.compat
+            )
+        elif self.full_resolution:
             batch, count = boxes.shape[:2]
             crops = roi_crop(
                 logits.flatten(0, 1).unsqueeze(1),
@@ -208,6 +219,10 @@ class DeepMAC(nn.Module):
             )
             logits = crops.reshape(batch, count, *crops.shape[-2:])
         return logits.float().sigmoid()
+
+    def mask_frames(self, boxes: Tensor) -> Tensor:
+        """What the masks of (..., 4) boxes cover: the boxes themselves."""
+        return boxes
 
     def detect(self, stage: StageOutput, true_sizes: Tensor | None = None) -> Detections:
         """The best ``max_detections`` boxes of each image; see ``decode_detections``.
@@ -273,8 +288,3 @@ class DeepMAC(nn.Module):
         y = ((boxes[..., 1] + boxes[..., 3]) / (2 * self.stride)).long().clamp(0, height - 1)
         index = (y * width + x)[:, None].expand(-1, embedding.shape[1], -1)
         return embedding.flatten(2).gather(2, index).transpose(1, 2)
-
-
-def _static_shapes(tensor: Tensor) -> bool:
-    """Whether shapes must not depend on data: on XLA, under compile, export and tracing."""
-    return tensor.device.type == "xla" or torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -97,7 +97,9 @@ class BatchNorm2d(nn.Module):
     def _plain(self, x: Tensor, values: int) -> Tensor:
         """The fused kernel; into scratch buffers where it must not write the running ones."""
         options = self.options
-        if self.update_running and not options.biased_running_var:
+        # torch_xla's kernel keeps the biased variance, torch's others the unbiased one.
+        kernel_is_biased = x.device.type == "xla"
+        if self.update_running and options.biased_running_var == kernel_is_biased:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias,
                 training=True, momentum=options.momentum, eps=options.eps,
@@ -107,7 +109,9 @@ class BatchNorm2d(nn.Module):
             x, mean, var, self.weight, self.bias, training=True, momentum=1.0, eps=options.eps
         )
         if self.update_running:
-            self._update(mean, var * ((values - 1) / values), options.momentum)
+            unbiased = values / (values - 1)
+            factor = unbiased if kernel_is_biased else 1 / unbiased
+            self._update(mean, var * factor, options.momentum)
         return out
 
     def _masked(self, x: Tensor, valid: Tensor | None) -> Tensor:

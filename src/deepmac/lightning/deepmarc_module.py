@@ -1,0 +1,240 @@
+"""Deep-MARC under Lightning: thin glue between network, evaluation and trainer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from deepmac.errors import ConfigError
+from deepmac.evaluation.results import ImageResult
+from deepmac.lightning import xla
+from deepmac.lightning.base_module import NORMALIZATIONS, Batch, SegmentationModule
+from deepmac.lightning.prediction import predict_batch
+from deepmac.lightning.schedule import ScheduleShape
+from deepmac.nn.deepmarc import DeepMARC
+from deepmac.nn.deepmarc_roi import TrainBoxes
+
+_NAMES = {
+    "loss_objectness": "objectness",
+    "loss_rpn_box_reg": "proposal_box",
+    "loss_classifier": "classifier",
+    "loss_box_reg": "box",
+    "loss_mask": "mask",
+}
+
+
+@dataclass(frozen=True)
+class MaskRCNNLossWeights:
+    """Weights of Mask R-CNN's five losses; the original's are 1.
+
+    Attributes:
+        objectness_weight: first stage: object or not, by anchor.
+        proposal_box_weight: first stage: where the object is.
+        classifier_weight: second stage: which class.
+        box_weight: second stage: where it is.
+        mask_weight: of the mask loss over mask-supervised boxes.
+    """
+
+    objectness_weight: float = 1.0
+    proposal_box_weight: float = 1.0
+    classifier_weight: float = 1.0
+    box_weight: float = 1.0
+    mask_weight: float = 1.0
+
+
+class DeepMARCModule(SegmentationModule):
+    """Trains and evaluates :class:`deepmac.nn.deepmarc.DeepMARC`.
+
+    Args:
+        num_classes: class slots; null takes the number of categories in the training json.
+        backbone: any timm model name with levels of stride 4 to 32.
+        weights: backbone weights to start from: null, ``timm``, ``package`` or a local file.
+        normalization: ``imagenet``; null = as the weights were trained.
+        pyramid_width: channels of the feature pyramid.
+        freeze_norm: the backbone's batch norms stay as their weights came.
+        mask_head: one of ``deepmac.nn.deepmarc_head.ROI_MASK_HEADS``.
+        num_init_channels: width of the mask head.
+        mask_size: side of the masks; the crops that the mask head sees have half of it.
+        class_agnostic: one mask per box; false: one per class.
+        train_boxes: learn masks on ``gt`` boxes alone, or on ``proposals``.
+        outer_boxes_scale: masks cover boxes grown by this factor.
+        use_xy: give the mask head coordinate channels.
+        box_head: ``mlp``: two dense layers; ``conv``: four convolutions and a dense layer.
+        head_channels: width of the box head's dense layers.
+        anchor_scale: side of a square anchor, in cells of its level.
+        proposals: boxes per image that the first stage hands over.
+        rois_per_image: proposals per image that the box head learns from.
+        min_score: detections must be above it.
+        nms_threshold: overlap above which the weaker detection of a class goes.
+        max_detections: boxes returned per image.
+        checkpoint_activations: recompute backbone activations in the backward pass.
+        init_from: checkpoint or weight file to start from; what did not fit is reported.
+        losses: weights of the losses.
+        optimizer: ``adam`` (AdamW with weight decay) or ``sgd`` with a momentum of 0.9.
+        lr: peak learning rate.
+        warmup_start_lr: learning rate of the first step.
+        warmup_steps: optimizer steps from there to ``lr``.
+        lr_schedule: ``cosine`` to zero at the last step, ``steps`` or ``constant``.
+        lr_drops: optimizer steps at which ``steps`` goes on with a tenth.
+        weight_decay: of every weight; decoupled under ``adam``.
+        adam_epsilon: under ``adam``.
+        backbone_lr_factor: learning rate of the backbone relative to ``lr``.
+        channels_last: memory format of images and weights; faster on most devices.
+        compile: run the backbone through ``torch.compile``.
+    """
+
+    system = "deepmarc"
+    resamples_masks = True
+
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = None,
+        backbone: str = "resnet50",
+        weights: str | None = None,
+        normalization: Literal["imagenet"] | None = None,
+        pyramid_width: int = 256,
+        freeze_norm: bool = False,
+        mask_head: str = "hourglass52",
+        num_init_channels: int = 64,
+        mask_size: int = 64,
+        class_agnostic: bool = True,
+        train_boxes: TrainBoxes = "gt",
+        outer_boxes_scale: float = 1.0,
+        use_xy: bool = False,
+        box_head: Literal["mlp", "conv"] = "mlp",
+        head_channels: int = 1024,
+        anchor_scale: float = 8.0,
+        proposals: int = 1000,
+        rois_per_image: int = 512,
+        min_score: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+        checkpoint_activations: bool = False,
+        init_from: str | None = None,
+        losses: MaskRCNNLossWeights = MaskRCNNLossWeights(),
+        optimizer: Literal["adam", "sgd"] = "adam",
+        lr: float = 1e-3,
+        warmup_start_lr: float = 1e-4,
+        warmup_steps: int = 500,
+        lr_schedule: ScheduleShape = "cosine",
+        lr_drops: list[int] | None = None,
+        weight_decay: float = 0.0,
+        adam_epsilon: float = 1e-7,
+        backbone_lr_factor: float = 1.0,
+        channels_last: bool = True,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        # Plain values only: a checkpoint must load without running code.
+        weights_of_losses = (
+            losses if isinstance(losses, MaskRCNNLossWeights) else MaskRCNNLossWeights(**losses)
+        )
+        self.hparams["losses"] = asdict(weights_of_losses)
+
+    def make_network(self, num_classes: int, *, fresh: bool) -> DeepMARC:
+        """See :class:`SegmentationModule`."""
+        settings = self.hparams
+        names = [
+            "backbone",
+            "weights",
+            "pyramid_width",
+            "freeze_norm",
+            "mask_head",
+            "num_init_channels",
+            "mask_size",
+            "class_agnostic",
+            "train_boxes",
+            "outer_boxes_scale",
+            "use_xy",
+            "box_head",
+            "head_channels",
+            "anchor_scale",
+            "proposals",
+            "rois_per_image",
+            "min_score",
+            "nms_threshold",
+            "max_detections",
+            "checkpoint_activations",
+        ]
+        arguments = {name: settings[name] for name in names}
+        if not fresh:
+            arguments["weights"] = None  # a checkpoint replaces them anyway
+        return DeepMARC(
+            num_classes=num_classes,
+            normalization=NORMALIZATIONS.get(settings["normalization"] or ""),
+            **arguments,
+        )
+
+    def configure_model(self) -> None:
+        """See :class:`SegmentationModule`."""
+        super().configure_model()
+        if self._trainer is not None and self._data.hparams["full_resolution_masks"]:
+            raise ConfigError(
+                "data.full_resolution_masks=true is for Deep-MAC: Deep-MARC learns masks within "
+                "boxes, so set it to false"
+            )
+
+    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """As told by ``optimizer``."""
+        if self.hparams["optimizer"] == "adam":
+            return super().make_optimizer(groups)
+        return torch.optim.SGD(
+            groups,
+            lr=self.hparams["lr"],
+            momentum=0.9,
+            weight_decay=self.hparams["weight_decay"],
+        )
+
+    def setup(self, stage: str) -> None:
+        """See :class:`SegmentationModule`."""
+        super().setup(stage)
+        if xla.runs_on(self._trainer):
+            raise ConfigError(
+                "Deep-MARC has shapes that depend on the image, for which XLA would compile every "
+                "step: use a CPU or GPU, or Deep-MAC (model=deepmac)"
+            )
+
+    def on_fit_start(self) -> None:
+        """Normalise the mask loss and our batch statistics over all replicas."""
+        heads = self._network.roi_heads
+        heads.replicas = self.trainer.world_size
+        if self.trainer.world_size > 1:
+            heads.sum_over_replicas = self.sum_over_replicas
+            self.synchronize_norms()
+
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Boxes and classes of every object, masks of those that have one."""
+        network = self._network
+        stage = network(self._images(batch))[-1]
+        parts = network.losses(stage, targets_of(batch), batch["true_sizes"])
+        losses = {_NAMES[name]: value for name, value in parts.items()}
+        weights = self.hparams["losses"]
+        total = sum(weights[f"{name}_weight"] * value for name, value in losses.items())
+        return {"loss": torch.as_tensor(total), **losses}
+
+    def predict_results(self, batch: Batch) -> list[ImageResult]:
+        """See :class:`SegmentationModule`."""
+        network = self._network
+        assert self.class_map is not None
+        return predict_batch(network, network(self._images(batch))[-1], batch, self.class_map)
+
+    @property
+    def _network(self) -> DeepMARC:
+        assert isinstance(self.network, DeepMARC), "configure_model has not run"
+        return self.network
+
+
+def targets_of(batch: Batch) -> list[dict[str, Tensor]]:
+    """What the network's ``losses`` take, of a padded batch (see ``deepmac.data.collate``)."""
+    targets = []
+    for row, keep in enumerate(batch["valid"]):
+        names = ("boxes", "mask_boxes", "mask_targets", "mask_valid")
+        target = {name: batch[name][row][keep] for name in names}
+        target["labels"] = batch["labels"][row][keep] + 1  # 0 is the background
+        targets.append(target)
+    return targets
