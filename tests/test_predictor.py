@@ -156,3 +156,76 @@ def test_import_deepmac__does_not_import_torch() -> None:
 
     with pytest.raises(AttributeError, match="has no attribute 'Predicter'"):
         deepmac.Predicter  # noqa: B018
+
+
+def test_set_image__takes_arrays_tensors_pil_images_and_paths_alike(
+    model: DeepMAC, picture: np.ndarray, tmp_path
+) -> None:
+    from PIL import Image
+
+    path = tmp_path / "picture.png"
+    Image.fromarray(picture).save(path)
+    predictor = Predictor(model)
+    predictor.set_image(picture)
+    expected = predictor.predict_crops(BOXES)
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    for same in (tensor, tensor.float() / 255, Image.fromarray(picture), path, str(path)):
+        predictor.set_image(same)
+        np.testing.assert_array_equal(predictor.predict_crops(BOXES), expected)
+    for wrong in (tensor[:1], tensor.float(), tensor.float() / 255 - 1):
+        with pytest.raises(UserError, match="tensor must"):
+            predictor.set_image(wrong)
+    with pytest.raises(UserError, match="does not exist"):
+        predictor.set_image(tmp_path / "nothing.png")
+
+
+def test_set_image__turns_a_picture_upright(model: DeepMAC, picture: np.ndarray, tmp_path) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    Image.fromarray(picture).save(path, exif=exif)
+    predictor = Predictor(model)
+    for turned in (path, Image.open(path)):
+        predictor.set_image(turned)
+        assert predictor.predict(BOXES[:1]).image.shape == (120, 90, 3)
+
+
+def test_result__unpacks_and_becomes_coco(predictor: Predictor) -> None:
+    from pycocotools import mask as coco_mask
+
+    result = predictor.predict(BOXES)
+    masks, scores = result
+    assert len(result) == 2 and result.masks is masks and result[1] is scores
+    entries = result.to_coco(image_id=7)
+    assert [e["bbox"] for e in entries] == [[10, 20, 90, 50], [0, 0, 120, 90], [30, 30, 1.5, 60]]
+    for entry, mask, score in zip(entries, masks, scores, strict=True):
+        assert (coco_mask.decode(entry["segmentation"]).astype(bool) == mask).all()
+        assert entry["score"] == pytest.approx(score) and entry["image_id"] == 7
+    found = predictor.detect()
+    boxes, labels, _, _ = found
+    assert [e["category_id"] for e in found.to_coco()] == labels.tolist()
+    assert len(boxes) == len(found.to_coco())
+
+
+def test_result__plots_itself_at_the_pictures_size(predictor: Predictor, picture) -> None:
+    for result in (predictor.predict(BOXES), predictor.detect(), predictor.predict([])):
+        drawn = result.plot()
+        assert drawn.size == (120, 90)
+        changed = (np.asarray(drawn) != picture).any()
+        assert changed == bool(len(result.boxes))
+
+
+def test_result__becomes_supervision_detections(predictor: Predictor, monkeypatch) -> None:
+    supervision = pytest.importorskip("supervision")
+    result = predictor.predict(BOXES)
+    detections = result.to_supervision()
+    assert isinstance(detections, supervision.Detections) and len(detections) == 3
+    np.testing.assert_array_equal(detections.mask, result.masks)
+    np.testing.assert_allclose(detections.xyxy, BOXES)
+    found = predictor.detect()
+    assert found.to_supervision().class_id.tolist() == found.labels.tolist()
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(UserError, match=r"pip install 'deepmac\[viz\]'"):
+        result.to_supervision()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,28 +12,15 @@ from torch import Tensor
 
 from deepmac.class_map import ClassMap
 from deepmac.errors import UserError
-from deepmac.models import card_of
-from deepmac.nn.deepmac import DeepMAC, StageOutput
+from deepmac.models import Network, card_of
 from deepmac.postprocess import PasteRule, paste_masks
 from deepmac.preprocess import letterbox
+from deepmac.results import BoxMasks, Floats, Prediction
 
-Floats = NDArray[np.float32]
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-
-class Prediction(NamedTuple):
-    """Objects of a picture, best first.
-
-    Attributes:
-        boxes: (K, 4) float32 xyxy in the picture's pixels, edges at integers.
-        labels: (K,) int64 category ids.
-        scores: (K,) float32.
-        masks: (K, H, W) bool.
-    """
-
-    boxes: Floats
-    labels: NDArray[np.int64]
-    scores: Floats
-    masks: NDArray[np.bool_]
+__all__ = ["BoxMasks", "Prediction", "Predictor"]
 
 
 class Predictor:
@@ -47,7 +35,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: DeepMAC,
+        model: Network,
         *,
         class_map: ClassMap | None = None,
         image_size: int | None = None,
@@ -58,28 +46,26 @@ class Predictor:
         self.class_map = class_map or (card.class_map if card else None)
         self.image_size = image_size or (card.image_size if card else 512)
         self.threshold = threshold
-        self._stage: StageOutput | None = None
-        self._size = (0, 0)
+        self._stage: Any = None
+        self._image: NDArray[np.uint8] = np.zeros((0, 0, 3), dtype=np.uint8)
         self._true_size = (0, 0)
 
     @torch.inference_mode()
-    def set_image(self, rgb: NDArray[np.uint8]) -> None:
+    def set_image(self, picture: NDArray[np.uint8] | Tensor | Image | str | Path) -> None:
         """Run the network on a picture; the other methods then tell about it.
 
         Args:
-            rgb: (H, W, 3) uint8.
+            picture: (H, W, 3) uint8 RGB; a tensor (3, H, W), uint8 or floating in 0..1; a PIL image
+                of any mode; or the path of an image file. Of the last two, the EXIF rotation is
+                applied, and boxes are pixels of the upright picture.
 
         Raises:
-            UserError: another shape or dtype.
+            UserError: another shape, dtype or range, or a file that cannot be read.
         """
-        rgb = np.asarray(rgb)
-        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
-            raise UserError(
-                f"a picture must be (H, W, 3) uint8 RGB, not {rgb.shape} {rgb.dtype}: convert it"
-            )
+        rgb = to_rgb(picture)
         entry = letterbox(rgb, self.image_size, self.model.compat)
         self._stage = self.model(entry.image.to(self._device))[-1]
-        self._size, self._true_size = (rgb.shape[0], rgb.shape[1]), entry.true_size
+        self._image, self._true_size = rgb, entry.true_size
 
     @torch.inference_mode()
     def predict_crops(self, boxes: Tensor | ArrayLike) -> Floats:
@@ -89,21 +75,22 @@ class Predictor:
             boxes: (N, 4) xyxy in the picture's pixels.
 
         Returns:
-            (N, S, S) float32; see ``DeepMAC.mask_probabilities``.
+            (N, S, S) float32; see the network's ``mask_probabilities`` and ``mask_frames``.
 
         Raises:
             UserError: no picture was set, or boxes of another shape or not finite.
         """
         return self._crops(self._to_input(self._checked(boxes)))
 
-    def predict(self, boxes: Tensor | ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
-        """Masks of given boxes.
+    def predict(self, boxes: Tensor | ArrayLike) -> BoxMasks:
+        """Masks of given boxes: ``masks, scores = predictor.predict(boxes)``.
 
         Args:
             boxes: (N, 4) xyxy in the picture's pixels.
 
         Returns:
-            (N, H, W) bool masks, and (N,) float32 scores: the mean probability within the mask.
+            (N, H, W) bool masks, and (N,) float32 scores: the mean probability within the mask;
+            a tuple with ``to_coco()``, ``to_supervision()`` and ``plot()``.
 
         Raises:
             UserError: as :meth:`predict_crops`.
@@ -112,7 +99,8 @@ class Predictor:
         inside = crops > self.threshold
         total = np.where(inside, crops, 0).sum(axis=(1, 2), dtype=np.float32)
         scores = total / np.maximum(inside.sum(axis=(1, 2)), 1).astype(np.float32)
-        return self._paste(crops, self._checked(boxes)), scores
+        given = self._checked(boxes)
+        return BoxMasks(self._paste(crops, given), scores, given, self._image)
 
     @torch.inference_mode()
     def detect(self, min_score: float = 0.0) -> Prediction:
@@ -128,21 +116,26 @@ class Predictor:
         found = self.model.detect(stage, torch.tensor([self._true_size], device=self._device))
         scores, slots = found.scores[0], found.labels[0]
         keep = (scores > 0) & (scores >= min_score)
-        crops = self._crops(found.boxes[:, keep])
+        crops = self._crops(found.boxes[:, keep], found.labels[:, keep])
         boxes = self._to_picture(found.boxes[0, keep])
         masks = self._paste(crops, boxes)
         labels = slots[keep].cpu().numpy().astype(np.int64)
+        names: dict[int, str] = {}
         if self.class_map is not None:
             labels = np.asarray(self.class_map.category_ids, dtype=np.int64)[labels]
-        return Prediction(
-            boxes.astype(np.float32), labels, scores[keep].float().cpu().numpy(), masks
-        )
+            names = dict(zip(self.class_map.category_ids, self.class_map.names, strict=True))
+        found_scores = scores[keep].float().cpu().numpy()
+        return Prediction(boxes.astype(np.float32), labels, found_scores, masks, self._image, names)
 
     @property
-    def _current(self) -> StageOutput:
+    def _current(self) -> Any:
         if self._stage is None:
             raise UserError("no picture was set: call set_image first")
         return self._stage
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self._image.shape[0], self._image.shape[1]
 
     @property
     def _device(self) -> torch.device:
@@ -160,16 +153,17 @@ class Predictor:
             )
         return array
 
-    def _crops(self, boxes: Tensor) -> Floats:
+    def _crops(self, boxes: Tensor, labels: Tensor | None = None) -> Floats:
         """(N, S, S) of (1, N, 4) boxes in input pixels."""
-        crops = self.model.mask_probabilities(self._current, boxes)[0]
+        crops = self.model.mask_probabilities(self._current, boxes, labels=labels)[0]
         result: Floats = crops.float().cpu().numpy()
         return result
 
     def _paste(self, crops: Floats, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
         rule: PasteRule = "corner_aligned" if self.model.compat else "roi_align"
         height, width = self._size
-        return paste_masks(crops, boxes, height, width, self.threshold, rule)
+        frames = self.model.mask_frames(torch.from_numpy(boxes)).numpy()
+        return paste_masks(crops, frames, height, width, self.threshold, rule)
 
     def _to_input(self, boxes: NDArray[np.float64]) -> Tensor:
         """(1, N, 4) float32 in input pixels."""
@@ -184,6 +178,36 @@ class Predictor:
         """
         relative = boxes.float().cpu().numpy() / _edges(self._true_size).astype(np.float32)
         return relative.clip(0, 1).astype(np.float64) * _edges(self._size)
+
+
+def to_rgb(picture: Any) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of anything that :meth:`Predictor.set_image` takes."""
+    from PIL import Image, ImageOps
+
+    if isinstance(picture, str | Path):
+        from deepmac.data.images import read_image
+
+        return read_image(picture)
+    if isinstance(picture, Image.Image):
+        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    if isinstance(picture, Tensor):
+        tensor = picture.detach().cpu()
+        if tensor.ndim != 3 or tensor.shape[0] != 3:
+            raise UserError(f"a tensor must be (3, H, W), not {tuple(tensor.shape)}: permute it")
+        if tensor.is_floating_point():
+            low, high = float(tensor.amin()), float(tensor.amax())
+            if not (low >= 0 and high <= 1):
+                raise UserError(
+                    f"a floating tensor must lie in 0..1, not {low:g}..{high:g}: scale it"
+                )
+            tensor = (tensor * 255).round().to(torch.uint8)
+        picture = tensor.permute(1, 2, 0).numpy()
+    rgb = np.asarray(picture)
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
+        raise UserError(
+            f"a picture must be (H, W, 3) uint8 RGB, not {rgb.shape} {rgb.dtype}: convert it"
+        )
+    return rgb
 
 
 def _edges(size: tuple[int, int]) -> NDArray[np.float64]:

@@ -1,0 +1,308 @@
+"""Masks of all parts that are not on disk yet, by Lightning's ``predict`` on any devices."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from deepmac.errors import DataError, UserError
+from deepmac.label.loading import Batch, BatchDataset
+from deepmac.label.masks import Floats, MaskOptions, mask_records
+from deepmac.label.network import box_probabilities, paste_frames, paste_rule
+from deepmac.label.parts import Parts, writable
+from deepmac.label.plan import OnError, Plan
+from deepmac.label.progress import Progress
+
+STAGES = ("decode", "backbone", "heads", "paste", "write")
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage; a stage on an accelerator is waited for only where ``exact``."""
+
+    exact: bool = False
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    def laps(self) -> Callable[[str], None]:
+        """A function that books the time since its last call on a stage."""
+        last = time.perf_counter()
+
+        def lap(stage: str) -> None:
+            nonlocal last
+            if self.exact and torch.cuda.is_available():
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            self.seconds[stage] += now - last
+            last = now
+
+        return lap
+
+
+class PartWriter:
+    """Pastes masks and writes parts, batch after batch."""
+
+    def __init__(
+        self, parts: Parts, plan: Plan, options: MaskOptions, network: nn.Module, on_error: OnError
+    ) -> None:
+        self.parts, self.plan, self.options = parts, plan, options
+        self.network, self.on_error = network, on_error
+        self._file: IO[str] | None = None
+        self._stack = ExitStack()
+        self._failed = False
+
+    def write(self, batch: Batch, probabilities: Floats, watch: Stopwatch) -> tuple[int, int]:
+        """Add a batch to its part; returns how many images and masks it held.
+
+        Raises:
+            DataError: a picture could not be read and ``on_error`` is ``stop``.
+        """
+        if self._failed:  # batches behind a failed one would make parts with a gap
+            return 0, 0
+        self._failed = True
+        with writable(self.parts.folder):
+            done = self._write(batch, probabilities, watch)
+        self._failed = False
+        return done
+
+    def _write(self, batch: Batch, probabilities: Floats, watch: Stopwatch) -> tuple[int, int]:
+        if batch.errors and self.on_error == "stop":
+            sentence = batch.errors[0][2]
+            raise DataError(
+                f"{sentence[:-1]}; finished work is kept: mend it and start again, or give "
+                "--on-error skip"
+            )
+        lap = watch.laps()
+        if self._file is None:
+            tasks = self.plan.parts[batch.part]
+            self._file = self._stack.enter_context(self.parts.writing(batch.part, tasks))
+        for task, kind, sentence in batch.errors:
+            _write_line(self._file, {"rows": task.rows.tolist(), "kind": kind, "error": sentence})
+        start = 0
+        for task, boxes in zip(batch.tasks, batch.asked, strict=True):
+            mine = probabilities[start : start + len(boxes)]
+            start += len(boxes)
+            if not np.isfinite(mine).all():
+                raise UserError(
+                    f"the model's output for {task.path} is not finite: its weights have diverged; "
+                    "give another checkpoint"
+                )
+            frames, rule = paste_frames(self.network, boxes), paste_rule(self.network)
+            records = mask_records(mine, frames, task.size, rule, self.options)
+            for row, record in zip(task.rows.tolist(), records, strict=True):
+                lap("paste")
+                _write_line(self._file, {"row": row, **record})
+                lap("write")
+        if batch.last:
+            self._file = None
+            self._stack.pop_all().close()
+            lap("write")
+        return len(batch.tasks) + len(batch.errors), start
+
+    def abandon(self, error: BaseException) -> None:
+        """Drop an unfinished part."""
+        self._failed, self._file = True, None
+        with suppress(Exception):
+            self._stack.pop_all().__exit__(type(error), error, None)
+
+
+class LabelModule(pl.LightningModule):
+    """The network with its loader and writer; each process does every n-th part.
+
+    Args:
+        network: in eval mode.
+        plan: what is to be done.
+        parts: where it goes.
+        writer: of the records.
+        progress: told of every batch.
+        watch: times the stages.
+        loader: arguments of :class:`BatchDataset`.
+        workers: processes that decode.
+        restart: see :meth:`Parts.open`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        plan: Plan,
+        parts: Parts,
+        writer: PartWriter,
+        progress: Progress,
+        watch: Stopwatch,
+        *,
+        loader: dict[str, Any],
+        workers: int,
+        restart: bool,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.plan, self.parts, self.writer = plan, parts, writer
+        self.progress, self.watch = progress, watch
+        self.loader, self.workers, self.restart = loader, workers, restart
+        self._thread = ThreadPoolExecutor(1)
+        self._waiting: list[Future[tuple[int, int]]] = []
+
+    def setup(self, stage: str) -> None:
+        """The first process opens the folder before any other looks into it."""
+        if self.trainer.is_global_zero:
+            self.parts.open(restart=self.restart)
+        self.trainer.strategy.barrier()
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """This process's unfinished parts."""
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        mine = {n: tasks for n, tasks in self.plan.parts.items() if n % world == rank}
+        left = {n: tasks for n, tasks in mine.items() if not self.parts.is_done(n, tasks)}
+        self.progress.start(mine, left)
+        dataset = BatchDataset(left, **self.loader)
+        workers = min(self.workers, len(dataset))
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            collate_fn=None,
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, *_: Any, **__: Any) -> Batch:
+        """Its tensors go to the device where they are used."""
+        return batch
+
+    @torch.inference_mode()
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        """Run the network; masks are pasted meanwhile, one batch behind."""
+        self.watch.seconds["decode"] += batch.seconds
+        crops: Floats = np.zeros((0, 1, 1), dtype=np.float32)
+        if batch.images is not None and batch.valid.any():
+            crops = box_probabilities(
+                self.network,
+                batch.images.to(self.device),
+                batch.boxes.to(self.device),
+                batch.valid.to(self.device),
+                self.watch.laps(),
+            )
+        self._finish(2)
+        self._waiting.append(self._thread.submit(self.writer.write, batch, crops, self.watch))
+
+    def on_predict_end(self) -> None:
+        """Everything is on disk, everywhere."""
+        self._finish(0)
+        self.progress.stop()
+        self.trainer.strategy.barrier()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Stop the thread; after an error drop the part at hand."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        if error is not None:
+            self.writer.abandon(error)
+        self.progress.stop()
+
+    def _finish(self, leave: int) -> None:
+        while len(self._waiting) > leave:
+            self.progress.advance(*self._waiting.pop(0).result())
+
+
+def label_parts(
+    network: nn.Module,
+    plan: Plan,
+    parts: Parts,
+    options: MaskOptions,
+    *,
+    image_size: int,
+    batch_size: int = 4,
+    workers: int = 0,
+    on_error: OnError = "stop",
+    restart: bool = False,
+    trainer: dict[str, Any] | None = None,
+    watch: Stopwatch | None = None,
+    quiet: bool = False,
+) -> bool:
+    """Bring every part onto disk.
+
+    Args:
+        network: in eval mode.
+        plan: what is to be done.
+        parts: where it goes.
+        options: of the masks.
+        image_size: side of the network's input, pixels.
+        batch_size: images that go through the backbone together.
+        workers: processes that decode pictures; 0 decodes in this one.
+        on_error: what an unreadable picture does.
+        restart: see :meth:`Parts.open`.
+        trainer: arguments of Lightning's ``Trainer`` (devices and the like).
+        watch: gets the seconds of each stage.
+        quiet: no progress.
+
+    Returns:
+        Whether this process is the first, the one that goes on to merge.
+
+    Raises:
+        DataError, UserError: what was wrong with a picture, the folder or the model.
+    """
+    _quiet_lightning()
+    watch = watch or Stopwatch()
+    compat = getattr(network, "compat", None)
+    module = LabelModule(
+        network,
+        plan,
+        parts,
+        PartWriter(parts, plan, options, network, on_error),
+        Progress(quiet=quiet),
+        watch,
+        loader={
+            "batch_size": batch_size,
+            "image_size": image_size,
+            "compat": compat,
+            "box_margin": options.box_margin,
+        },
+        workers=workers,
+        restart=restart,
+    )
+    settings: dict[str, Any] = {"accelerator": "cpu", "devices": 1, **(trainer or {})}
+    runner = pl.Trainer(
+        **settings,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=str(parts.folder),
+    )
+    try:
+        runner.predict(module, return_predictions=False)
+    except BaseException as error:
+        module.close(error)
+        parts.release()
+        raise
+    module.close()
+    return bool(runner.is_global_zero)
+
+
+def _write_line(file: IO[str], record: dict[str, Any]) -> None:
+    file.write(json.dumps(record, separators=(",", ":")) + "\n")
+
+
+def _quiet_lightning() -> None:
+    """Its notes on devices and loaders are about training."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric"):
+        for part in ("", ".utilities.rank_zero", ".utilities.distributed"):
+            logging.getLogger(name + part).setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",
+        ".*DataLoader.*zero.*",
+        ".*predict returned None.*",
+        ".*isinstance.treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

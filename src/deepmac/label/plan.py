@@ -1,0 +1,264 @@
+"""Which boxes get a mask, which do not, and why."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepmac.data.images import ImageFileError
+from deepmac.data.problems import Problem, describe_kinds
+from deepmac.data.segmentation import find_fault, is_absent
+from deepmac.errors import DataError
+from deepmac.label.box_file import BoxFile
+from deepmac.label.pictures import picture_sizes, require_folder
+
+OnError = Literal["stop", "skip"]
+IMAGES_PER_PART = 16
+"""Images whose masks are put on disk together; a killed job does at most these again."""
+
+_HUMAN, _CROWD, _NO_BOX = "human mask kept", "crowd region", "annotation without a box"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTask:
+    """An image and its boxes that get masks.
+
+    Attributes:
+        position: of the image in the content's ``images``.
+        path: of the picture.
+        size: (width, height).
+        rows: (n,) int64 positions in the content's ``annotations``.
+        boxes: (n, 4) float64 xyxy in pixels; may reach out of the image.
+    """
+
+    position: int
+    path: Path
+    size: tuple[int, int]
+    rows: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done with a box file.
+
+    Attributes:
+        boxes: the box file.
+        parts: tasks in the order of the images, those of ``IMAGES_PER_PART`` neighbours together;
+            the number of a part depends on the image's position alone.
+        left_alone: how many annotations get no mask and why, faults not counted.
+        problems: faulty items; they get no mask.
+        faulty: how many annotations are left out by them.
+    """
+
+    boxes: BoxFile
+    parts: dict[int, list[ImageTask]]
+    left_alone: dict[str, int]
+    problems: list[Problem]
+    faulty: int
+
+    @property
+    def num_boxes(self) -> int:
+        """Boxes that get a mask if all goes well."""
+        return sum(len(task.rows) for part in self.parts.values() for task in part)
+
+    @property
+    def num_images(self) -> int:
+        """Images with such boxes."""
+        return sum(map(len, self.parts.values()))
+
+
+def make_plan(boxes: BoxFile, image_dir: Path, on_error: OnError = "stop") -> Plan:
+    """Check every box and sort out those that get a mask.
+
+    An annotation that has a segmentation keeps it. Crowd regions and annotations without a box get
+    none. Malformed, reversed, empty or outside boxes, repeated or unknown ids and missing images
+    are problems.
+
+    Raises:
+        DataError: the image folder does not exist; or ``on_error`` is ``stop`` and there are
+            problems (the first is named, the others counted).
+    """
+    require_folder(image_dir)
+    planner = _Planner(boxes, image_dir)
+    planner.read_images()
+    planner.read_annotations()
+    parts = planner.parts()
+    if planner.problems and on_error == "stop":
+        raise DataError(_stop_message(planner.problems))
+    return Plan(boxes, parts, dict(planner.left_alone), planner.problems, planner.faulty)
+
+
+def _stop_message(problems: list[Problem]) -> str:
+    first, others = problems[0].message, problems[1:]
+    more = f" ... and {len(others)} more ({describe_kinds(others)})" if others else ""
+    return f"{first}{more}; --on-error skip labels the rest"
+
+
+@dataclass
+class _Planner:
+    boxes: BoxFile
+    image_dir: Path
+    problems: list[Problem] = field(default_factory=list)
+    left_alone: Counter[str] = field(default_factory=Counter)
+    faulty: int = 0
+    position_of: dict[Any, int] = field(default_factory=dict)
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    found: dict[int, list[tuple[int, list[float]]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.problems += self.boxes.problems
+
+    def read_images(self) -> None:
+        """Note the position of each id; sizes that the file does not give come from the headers."""
+        unknown = []
+        for position, entry in enumerate(self.boxes.content["images"]):
+            fields = entry if isinstance(entry, dict) else {}
+            identity, name = fields.get("id"), fields.get("file_name")
+            if not isinstance(identity, int | str) or not isinstance(name, str) or not name:
+                self._add(
+                    "malformed image entry",
+                    f"image number {position} has the id {identity!r:.40} and the file_name "
+                    f"{name!r:.80}; it needs both.",
+                )
+            elif identity in self.position_of:
+                self._add(
+                    "duplicate image id",
+                    f"the image id {identity!r} occurs more than once (again for {name!r:.80}); "
+                    "give each image its own id.",
+                )
+            else:
+                self.position_of[identity] = position
+                width, height = fields.get("width"), fields.get("height")
+                if type(width) is int and type(height) is int and min(width, height) > 0:
+                    self.sizes[position] = width, height
+                else:
+                    unknown.append(position)
+        self._read_headers(unknown)
+
+    def read_annotations(self) -> None:
+        """Sort the boxes by image; report the faulty."""
+        categories = {
+            entry.get("id")
+            for entry in self.boxes.content["categories"]
+            if isinstance(entry, dict) and isinstance(entry.get("id"), int | str)
+        }
+        seen: set[int | str] = set()
+        for row, entry in enumerate(self.boxes.content["annotations"]):
+            fields = entry if isinstance(entry, dict) else {}
+            identity, image_id = fields.get("id"), fields.get("image_id")
+            where = f"annotation {identity!r} (image {image_id!r:.40})"
+            fault: tuple[str, str] | None = None
+            if not isinstance(identity, int | str):
+                where = f"annotation number {row}"
+                fault = "malformed annotation", f"has the id {identity!r:.40}; give it one."
+            elif identity in seen:
+                fault = "duplicate annotation id", "has an id used before; give each its own."
+            elif not isinstance(image_id, int | str) or image_id not in self.position_of:
+                fault = "unknown image id", "belongs to no image of the file; add or remove it."
+            else:
+                seen.add(identity)
+                category = fields.get("category_id")
+                if not isinstance(category, int | str) or category not in categories:
+                    text = f"has the category {category!r:.40} that the file does not list."
+                    fault = "unknown category id", text
+                else:
+                    fault = self._sort(row, fields, self.position_of[image_id])
+            if fault:
+                self.faulty += 1
+                self._add(fault[0], f"{where} {fault[1]}")
+
+    def parts(self) -> dict[int, list[ImageTask]]:
+        """Tasks by part, without the images whose file is missing."""
+        parts: dict[int, list[ImageTask]] = {}
+        for position in sorted(self.found):
+            entry = self.boxes.content["images"][position]
+            path = self.image_dir / entry["file_name"]
+            if not path.is_file():
+                message = f"image {path} does not exist; check the image folder and the file_name."
+                self.problems.append(Problem("missing image", message, path))
+                self.faulty += len(self.found[position])
+                continue
+            rows, boxes = zip(*self.found[position], strict=True)
+            task = ImageTask(
+                position,
+                path,
+                self.sizes[position],
+                np.array(rows, dtype=np.int64),
+                np.array(boxes, dtype=np.float64),
+            )
+            parts.setdefault(position // IMAGES_PER_PART, []).append(task)
+        return parts
+
+    def _sort(self, row: int, fields: dict[str, Any], position: int) -> tuple[str, str] | None:
+        """Put one annotation where it belongs; its fault, if any."""
+        size = self.sizes.get(position)
+        raw = fields.get("segmentation")
+        if not is_absent(raw):
+            self.left_alone[_HUMAN] += 1
+            fault = find_fault(raw, size[1], size[0]) if size else None
+            if fault:
+                self.left_alone[f"of these with a {fault[0]}"] += 1
+            return None
+        if fields.get("iscrowd"):
+            self.left_alone[_CROWD] += 1
+            return None
+        if fields.get("bbox") in (None, []):
+            self.left_alone[_NO_BOX] += 1
+            return None
+        if size is None:
+            return "box of an unreadable image", "belongs to an image that has no size."
+        box = _checked_box(fields["bbox"], size)
+        if isinstance(box[0], str):
+            return box  # type: ignore[return-value]
+        self.found.setdefault(position, []).append((row, list(box)))  # type: ignore[arg-type]
+        return None
+
+    def _read_headers(self, positions: list[int]) -> None:
+        # The readers of other formats have looked at every header and told of the unreadable.
+        if self.boxes.format != "coco":
+            return
+        images = self.boxes.content["images"]
+        paths = [self.image_dir / images[position]["file_name"] for position in positions]
+        for position, size in zip(positions, picture_sizes(paths), strict=True):
+            if isinstance(size, ImageFileError):
+                path = self.image_dir / images[position]["file_name"]
+                self.problems.append(Problem(size.kind, str(size), path))
+            else:
+                self.sizes[position] = size
+
+    def _add(self, kind: str, sentence: str) -> None:
+        path = self.boxes.path
+        self.problems.append(Problem(kind, f"{path}: {sentence}", path))
+
+
+def _checked_box(raw: Any, size: tuple[int, int]) -> tuple[float, ...] | tuple[str, str]:
+    """COCO's xywh as xyxy, or (kind, half a sentence)."""
+    try:
+        x, y, width, height = (float(value) for value in raw)
+    except (TypeError, ValueError, OverflowError):
+        return "malformed box", f"has the bbox {raw!r:.80}; it is four numbers x, y, width, height."
+    if not all(map(math.isfinite, (x, y, x + width, y + height))):
+        return "malformed box", f"has the bbox {raw}; correct the NaN or infinite number."
+    if width <= 0 or height <= 0:
+        kind = "zero-area box" if min(width, height) == 0 else "reversed box"
+        return kind, f"has the bbox {raw} of no area; correct it."
+    if x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
+        return (
+            "box outside image",
+            f"has the bbox {raw} outside the image of {size[0]} x {size[1]}; correct it.",
+        )
+    return x, y, x + width, y + height
+
+
+def iter_tasks(plan: Plan) -> Iterator[ImageTask]:
+    """All tasks in the order of their images."""
+    for number in sorted(plan.parts):
+        yield from plan.parts[number]

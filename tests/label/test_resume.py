@@ -1,0 +1,229 @@
+"""A job that was killed and started again gives the very bytes of one that was not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tiny import deepmac, environment
+
+SERVER = Path(__file__).with_name("fork_server.py")
+KILLED = -signal.SIGKILL
+
+
+class Server:
+    """Forks jobs on request."""
+
+    def __init__(self, model: Path, log: Path) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, str(SERVER), str(model)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert self._line() == "ready"
+
+    def run(self, *arguments: str, die_at: int | None = None, kill_after: float | None = None):
+        """The exit code of one job; killed after some seconds, or at a step onto the disk."""
+        request = {"arguments": arguments, "die_at": die_at, "log": str(self.log)}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        child = int(self._line())
+        if kill_after is not None:
+            time.sleep(kill_after)
+            # The server reaps the child only after it has died, so the id is still the child's
+            # unless the job was over already.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        return int(self._line())
+
+    def _line(self) -> str:
+        return self.process.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(model_dir, tmp_path_factory.mktemp("log") / "log.txt")
+    yield server
+    server.process.stdin.close()
+    server.process.wait(timeout=30)
+
+
+@pytest.fixture
+def job(model_dir: Path, data: SimpleNamespace, boxes_only: Path, tmp_path: Path):
+    """Arguments of a job that writes to a given place."""
+
+    def arguments(name: str, *more: str, workers: int = 0) -> list[str]:
+        return [
+            *("--model", str(model_dir), "--images", str(data.images), "--boxes", str(boxes_only)),
+            *("--out", str(tmp_path / name), "--accelerator", "cpu", "--workers", str(workers)),
+            *more,
+        ]
+
+    return arguments
+
+
+def files(path: Path) -> dict[str, bytes]:
+    """Content of a file, or of all files in a folder, the report's own place left out."""
+    if path.is_file():
+        return {"": path.read_bytes()}
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("form", ["coco", pytest.param("yolo-seg", marks=pytest.mark.slow)])
+def test_killed_at_every_step_onto_the_disk__finishes_with_the_same_bytes(
+    server: Server, job, tmp_path: Path, form: str
+) -> None:
+    assert server.run(*job("whole", "--format", form)) == 0
+    expected = files(tmp_path / "whole")
+    for step in range(1000):
+        name = f"killed-{step}"
+        code = server.run(*job(name, "--format", form), die_at=step)
+        if code == 0:  # the job has no such step
+            break
+        assert code == KILLED, server.log.read_text()
+        assert server.run(*job(name, "--format", form)) == 0, server.log.read_text()
+        assert files(tmp_path / name) == expected, step
+        assert not leftovers(tmp_path)
+    assert step > 8
+
+
+def killed_at_random(server: Server, job, tmp_path: Path, *, kills: int, workers: int) -> None:
+    started = time.monotonic()
+    assert server.run(*job("whole", workers=workers)) == 0
+    duration = time.monotonic() - started
+    moments = random.Random(0)
+    left, landed, attempt = kills, 0, 0
+    while left:
+        words = job(f"killed-{attempt}", workers=workers)
+        code = server.run(*words, kill_after=moments.uniform(0, duration))
+        if code == KILLED:
+            left, landed = left - 1, landed + 1
+            if left and moments.random() < 0.7:
+                continue  # once more into the same half-done job
+        assert server.run(*words) == 0, server.log.read_text()
+        assert files(tmp_path / f"killed-{attempt}") == files(tmp_path / "whole")
+        assert not leftovers(tmp_path)
+        attempt += 1
+    assert landed == kills
+
+
+def test_killed_at_random_moments__finishes_with_the_same_bytes(
+    server: Server, job, tmp_path: Path
+) -> None:
+    killed_at_random(server, job, tmp_path, kills=4, workers=0)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_with_workers__finishes_with_the_same_bytes(
+    server: Server, job, tmp_path: Path
+) -> None:
+    killed_at_random(server, job, tmp_path, kills=20, workers=2)
+
+
+@pytest.mark.slow
+def test_two_processes__write_the_same_bytes_as_one_and_resume_each_other(
+    server: Server, job, tmp_path: Path
+) -> None:
+    assert server.run(*job("whole")) == 0
+    two = deepmac("label", *job("two", workers=1), "--devices", "2")
+    done = subprocess.run(two, env=environment(tmp_path), capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert files(tmp_path / "two") == files(tmp_path / "whole")
+
+    begun = subprocess.Popen(
+        deepmac("label", *job("both", workers=1), "--devices", "2"),
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    parts = tmp_path / ".both.parts"
+    while begun.poll() is None and not list(parts.glob("part-*")):
+        time.sleep(0.01)
+    os.killpg(begun.pid, signal.SIGKILL)
+    begun.wait(timeout=60)
+    assert server.run(*job("both")) == 0, server.log.read_text()
+    assert files(tmp_path / "both") == files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_processes_started_by_torchrun__share_one_job(server: Server, job, tmp_path: Path) -> None:
+    """As on several hosts: all start at once, each by itself."""
+    assert server.run(*job("whole")) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*torchrun, "--no-python", *deepmac("label", *job("two"), "--devices", "2")]
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert files(tmp_path / "two") == files(tmp_path / "whole")
+    assert not leftovers(tmp_path)
+
+
+def test_finished_job_started_again__says_so_and_changes_nothing(
+    server: Server, job, tmp_path: Path
+) -> None:
+    assert server.run(*job("out.json")) == 0
+    before = (tmp_path / "out.json").stat().st_mtime_ns
+    assert server.run(*job("out.json")) == 0
+    assert (tmp_path / "out.json").stat().st_mtime_ns == before
+
+
+def test_half_done_job__refuses_another_model_or_other_boxes_or_settings(
+    server: Server, job, boxes_only: Path, tmp_path: Path
+) -> None:
+    assert server.run(*job("out.json"), die_at=5) == KILLED
+    kept = files(tmp_path / ".out.json.parts")
+    assert any(name.startswith("part-") for name in kept)
+
+    def refused(*words: str) -> str:
+        server.log.write_text("")
+        assert server.run(*words) == 1
+        return server.log.read_text()
+
+    assert "another box_margin (it was 0.0, now 0.1)" in refused(
+        *job("out.json", "--box-margin", "0.1")
+    )
+    content = json.loads(boxes_only.read_text())
+    text = boxes_only.read_text()
+    content["annotations"][0]["bbox"][2] += 1
+    boxes_only.write_text(json.dumps(content))
+    message = refused(*job("out.json"))
+    assert "unfinished job with another boxes" in message and "--restart" in message
+    assert "Traceback" not in message
+    assert files(tmp_path / ".out.json.parts") == kept
+    boxes_only.write_text(text)
+    assert server.run(*job("out.json")) == 0
+
+    assert server.run(*job("new.json"), die_at=5) == KILLED
+    assert server.run(*job("new.json", "--box-margin", "0.1", "--restart")) == 0
+
+
+def test_picture_that_changed_meanwhile__is_labelled_again(
+    server: Server, job, data: SimpleNamespace, tmp_path: Path
+) -> None:
+    from deepmac.label.parts import image_stamp
+
+    assert server.run(*job("out.json"), die_at=5) == KILLED
+    part = next((tmp_path / ".out.json.parts").glob("part-*"))
+    stamp = json.loads(part.read_text().splitlines()[0])["images"]
+    part.write_text(part.read_text().replace(stamp, image_stamp([])))
+    assert server.run(*job("out.json")) == 0
+    assert server.run(*job("whole.json")) == 0
+    assert files(tmp_path / "out.json") == files(tmp_path / "whole.json")
