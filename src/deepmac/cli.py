@@ -28,6 +28,9 @@ commands
   predict     write a COCO results json     deepmac predict ... data.predict_json=FILE
   check-data  look at a data set            deepmac check-data data.root=DIR split=voc_to_nonvoc
   convert     published weights to ours     deepmac convert CHECKPOINT --out DIR
+  label       boxes in, masks out           deepmac label --model M --images DIR --boxes B --out OUT
+  export      a model as ONNX or torch      deepmac export MODEL --format onnx --out DIR
+  demo        draw boxes, see masks         deepmac demo --model M
 
 settings come from the Hydra tree conf/ (groups: experiment, model, backbone, mask_head, data,
 split, trainer, callbacks, logger, debug), or from one flat file:
@@ -37,6 +40,12 @@ split, trainer, callbacks, logger, debug), or from one flat file:
 """
 
 _TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+_TOOLS = {
+    "convert": "deepmac.convert",
+    "label": "deepmac.label.command",
+    "export": "deepmac.export",
+    "demo": "deepmac.demo",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _mending(lambda: _trainer_command(command, rest))
     if command == "check-data":
         return _mending(lambda: _check_data(rest))
-    if command == "convert":
-        return _mending(lambda: _convert(rest))
-    known = ", ".join((*_TRAINER_COMMANDS, "check-data", "convert"))
+    if command in _TOOLS:
+        return _mending(lambda: _tool(command, rest))
+    known = ", ".join((*_TRAINER_COMMANDS, "check-data", *_TOOLS))
     print(f"deepmac: no command {command!r}; there are {known}", file=sys.stderr)
     return 2
 
@@ -65,14 +74,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(config: DictConfig) -> float | None:
     """``train.py``: run ``fit`` on a configuration that Hydra composed."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from deepmac.compose import lightning_config
     from deepmac.lightning.cli import run
+    from deepmac.study.finished import finished_value
 
     value: list[float | None] = []
 
     def job() -> int:
-        value.append(run("fit", lightning_config(config), [], HydraConfig.get().runtime.output_dir))
+        flat, hydra = lightning_config(config), HydraConfig.get()
+        run_dir = hydra.runtime.output_dir
+        if hydra.mode == RunMode.MULTIRUN and flat["ckpt_path"] == "last":
+            done = finished_value(run_dir, flat)
+            if done is not None:
+                print(f"done already: {run_dir}", flush=True)
+                value.append(done)
+                return 0
+        value.append(run("fit", flat, [], run_dir))
         return 0
 
     code = _mending(job)
@@ -119,10 +138,12 @@ def _check_data(arguments: list[str]) -> int:
     return 1 if report.problems else 0
 
 
-def _convert(arguments: list[str]) -> int:
-    from deepmac.convert import command
+def _tool(name: str, arguments: list[str]) -> int:
+    """A command with options of its own: the function ``command`` of its module."""
+    from importlib import import_module
 
-    return command(arguments)
+    code: int = import_module(_TOOLS[name]).command(arguments)
+    return code
 
 
 def _sort(arguments: list[str]) -> tuple[list[str], list[str]]:

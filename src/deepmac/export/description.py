@@ -1,0 +1,78 @@
+"""``model.json``: all that the one who runs a graph must know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deepmac import __version__
+from deepmac.export.graphs import Graph, Network
+from deepmac.model_card import ModelCard
+
+FORMAT = "deepmac-export-1"
+
+
+def describe(
+    network: Network, card: ModelCard, graphs: dict[str, Graph], threshold: float = 0.5
+) -> dict[str, Any]:
+    """Plain values for JSON.
+
+    Args:
+        network: what was exported.
+        card: its classes, normalisation and image size.
+        graphs: by file name.
+        threshold: above which a pixel belongs to a mask.
+    """
+    free = all(2 in graph.free["images"] for graph in graphs.values())
+    original = bool(network.compat)
+    classes = card.class_map
+    return {
+        "format": FORMAT,
+        "made_by": f"deepmac {__version__}",
+        "graphs": {name: _graph(graph) for name, graph in graphs.items()},
+        "input": {
+            "pixels": "float32 RGB in 0..255; the graph normalises them itself",
+            "image_size": card.image_size,
+            "free_size": free,
+            "size_divisor": int(network.backbone.size_divisor),
+            "resize": "tensorflow1_bilinear" if original else "antialiased_bilinear",
+            "letterbox": "the longer side is scaled to image_size, the other by the same factor "
+            "and rounded; zeros at the bottom and right make a square (or, where free_size is "
+            "true, the next multiples of size_divisor)",
+            "normalization": card.normalization.to_dict(),
+        },
+        "boxes": "xyxy in pixels of the letterboxed input, edges at integers",
+        "masks": {
+            "size": _mask_size(network),
+            "values": "foreground probability",
+            "threshold": threshold,
+            "paste_rule": "corner_aligned" if original else "roi_align",
+            "frame_scale": float(getattr(network, "outer_boxes_scale", 1.0)),
+        },
+        "classes": [
+            {"id": number, "name": name, "masks_in_training": number in masked}
+            for masked in (classes.masked_category_ids,)
+            for number, name in zip(classes.category_ids, classes.names, strict=True)
+        ],
+    }
+
+
+def _mask_size(network: Network) -> int:
+    whole_map = getattr(network, "full_resolution", False)
+    return int(network.postprocess_crop_size if whole_map else network.mask_size)
+
+
+def _graph(graph: Graph) -> dict[str, Any]:
+    return {
+        "inputs": {
+            name: {"dtype": str(value.dtype).removeprefix("torch."), "shape": _shape(graph, name)}
+            for name, value in graph.inputs.items()
+        },
+        "outputs": list(graph.outputs),
+    }
+
+
+def _shape(graph: Graph, name: str) -> list[int | str]:
+    symbols = {0: "batch", 1: "boxes", 2: "height", 3: "width"}
+    free = graph.free[name]
+    shape = graph.inputs[name].shape
+    return [symbols[axis] if axis in free else side for axis, side in enumerate(shape)]

@@ -1,0 +1,135 @@
+"""What is exported: a network as plain functions of tensors, with the shapes that are free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from deepmac.class_map import ClassMap
+from deepmac.export.deepmarc_detect import StaticTwoStage
+from deepmac.nn.deepmarc import DeepMARC
+
+Network = Any
+"""DeepMAC or DeepMARC; what ``network(images)[-1]`` gives is each one's own business."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A function of tensors and how to trace it.
+
+    Attributes:
+        name: of the file.
+        module: takes ``inputs`` in their order.
+        inputs: example tensors by name.
+        free: the free dimensions of every input, as ``torch.export`` takes them.
+        outputs: names of what comes out.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    free: dict[str, dict[int, Any]]
+    outputs: tuple[str, ...]
+
+
+class BoxesGraph(nn.Module):
+    """Pictures and boxes to the foreground probabilities within every box."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
+        """(B, 3, H, W) float RGB in 0..255 and (B, N, 4) xyxy input pixels -> (B, N, S, S)."""
+        masks: Tensor = self.network.mask_probabilities(self.network(images)[-1], boxes)
+        return masks
+
+
+class DetectGraph(nn.Module):
+    """Pictures to boxes, category ids, scores and masks."""
+
+    category_ids: Tensor
+
+    def __init__(self, network: Network, class_map: ClassMap | None) -> None:
+        super().__init__()
+        self.network = network
+        two_stages = isinstance(network, DeepMARC)
+        self.detect = StaticTwoStage(network) if two_stages else network.detect
+        slots = range(int(network.num_classes)) if class_map is None else class_map.category_ids
+        self.register_buffer("category_ids", torch.tensor(list(slots), dtype=torch.int64))
+
+    def forward(self, images: Tensor, true_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Every picture's best K objects, best first; a score of 0 is no detection.
+
+        Args:
+            images: (B, 3, H, W) float RGB in 0..255.
+            true_sizes: (B, 2) int64 (height, width) of the content, without padding.
+
+        Returns:
+            (B, K, 4) xyxy input pixels, (B, K) category ids, (B, K) scores, (B, K, S, S).
+        """
+        stage = self.network(images)[-1]
+        found = self.detect(stage, true_sizes)
+        masks = self.network.mask_probabilities(stage, found.boxes, labels=found.labels)
+        return found.boxes, self.category_ids[found.labels], found.scores, masks
+
+
+def boxes_graph(network: Network, size: int | None) -> Graph:
+    """`BoxesGraph` with any number of pictures and boxes, none included.
+
+    Args:
+        network: in eval mode.
+        size: side of the pictures; None leaves both sides free.
+    """
+    images, free = _pictures(network, size)
+    height, width = images.shape[-2:]
+    boxes = torch.tensor([[2.0, 1.0, width / 2, height / 2], [1, 2, width - 2, height - 1]])
+    return Graph(
+        name="boxes",
+        module=BoxesGraph(network),
+        inputs={"images": images, "boxes": torch.stack([boxes, boxes.flip(0)]).repeat(1, 3, 1)},
+        free={"images": free, "boxes": {0: free[0], 1: Dim("boxes", min=0)}},
+        outputs=("masks",),
+    )
+
+
+def detect_graph(network: Network, class_map: ClassMap | None, size: int | None) -> Graph:
+    """`DetectGraph` with any number of pictures (Deep-MARC: one); the rest as in `boxes_graph`."""
+    images, free = _pictures(network, size)
+    height, width = images.shape[-2:]
+    true_sizes = torch.tensor([[height, width], [height - 3, width - 5]])
+    if isinstance(network, DeepMARC):
+        images, true_sizes = images[1:], true_sizes[1:]
+        del free[0]
+    return Graph(
+        name="detect",
+        module=DetectGraph(network, class_map),
+        inputs={"images": images, "true_sizes": true_sizes},
+        free={"images": free, "true_sizes": {0: free[0]} if 0 in free else {}},
+        outputs=("boxes", "labels", "scores", "masks"),
+    )
+
+
+def _pictures(network: Network, size: int | None) -> tuple[Tensor, dict[int, Any]]:
+    """Two random pictures of soft blobs; the sides are multiples of the network's divisor."""
+    divisor = int(network.backbone.size_divisor)
+    # Sides of 1 or equal sides would be taken for constants.
+    units = max(2, -(-96 // divisor))
+    sides = (size, size) if size else (units * divisor, (units + 1) * divisor)
+    free: dict[int, Any] = {0: Dim("batch", min=1)}
+    if size is None:
+        free |= {2: divisor * Dim("height_units", min=1), 3: divisor * Dim("width_units", min=1)}
+    return blobs(2, *sides), free
+
+
+def blobs(count: int, height: int, width: int) -> Tensor:
+    """(count, 3, height, width) float pictures in 0..255, always the same."""
+    generator = torch.Generator().manual_seed(7)
+    coarse = torch.rand(count, 3, 5, 5, generator=generator)
+    fine = torch.rand(count, 3, height, width, generator=generator)
+    smooth = nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    return (smooth * 215 + fine * 40).round()
