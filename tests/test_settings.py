@@ -10,8 +10,12 @@ from pytorch_lightning import Trainer
 from deepmac.compose import compose, config_tree, lightning_config
 from deepmac.errors import ConfigError
 from deepmac.lightning.datamodule import CocoDataModule
+from deepmac.lightning.deepmarc_module import DeepMARCModule, MaskRCNNLossWeights
 from deepmac.lightning.module import DeepMACModule
+from deepmac.lightning.systems import SYSTEMS
 from deepmac.losses import LossOptions
+from deepmac.nn.deepmarc import DeepMARC
+from deepmac.nn.deepmarc_head import ROI_MASK_HEADS
 
 EXPERIMENTS = sorted(path.stem for path in (config_tree() / "experiment").glob("*.yaml"))
 OFFICIAL = ("voc_to_nonvoc", "voc_to_nonvoc_1024", "nonvoc_to_voc_1024", "coco_1024")
@@ -29,6 +33,7 @@ def arguments(kind):
     ("file", "kind"),
     [
         ("model/deepmac.yaml", DeepMACModule),
+        ("model/deepmarc.yaml", DeepMARCModule),
         ("data/coco.yaml", CocoDataModule),
         ("trainer/default.yaml", Trainer),
     ],
@@ -37,14 +42,22 @@ def test_yaml__lists_exactly_the_constructors_arguments(file, kind):
     assert keys(file) == arguments(kind)
 
 
-def test_yaml__defaults_are_the_codes_defaults():
-    stored = yaml.safe_load((config_tree() / "model/deepmac.yaml").read_text())
-    signature = inspect.signature(DeepMACModule.__init__).parameters
+@pytest.mark.parametrize(
+    ("file", "module", "losses"),
+    [
+        ("model/deepmac.yaml", DeepMACModule, LossOptions),
+        ("model/deepmarc.yaml", DeepMARCModule, MaskRCNNLossWeights),
+    ],
+)
+def test_yaml__defaults_are_the_codes_defaults(file, module, losses):
+    stored = yaml.safe_load((config_tree() / file).read_text())
+    signature = inspect.signature(module.__init__).parameters
+    del stored["defaults"]
     for name, value in stored.items():
         if value == "???" or name == "losses":
             continue
         assert value == signature[name].default, name
-    assert stored["losses"] == {f.name: f.default for f in fields(LossOptions)}
+    assert stored["losses"] == {f.name: f.default for f in fields(losses)}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -52,7 +65,7 @@ def test_experiment__composes_and_its_header_gives_the_command(name):
     config, _ = compose([f"experiment={name}"])
     flat = lightning_config(config)
     assert "python train.py" in (config_tree() / f"experiment/{name}.yaml").read_text()
-    assert set(flat["model"]) == arguments(DeepMACModule)
+    assert set(flat["model"]) == arguments(SYSTEMS[flat["system"]])
     assert set(flat["data"]) == arguments(CocoDataModule)
 
 
@@ -80,7 +93,8 @@ def test_mask_heads__every_choice_builds():
     from deepmac.nn.deepmac import DeepMAC
     from deepmac.nn.mask_heads import MASK_HEADS
 
-    assert {p.stem for p in (config_tree() / "mask_head").glob("*.yaml")} == set(MASK_HEADS)
+    choices = {p.stem for p in (config_tree() / "mask_head").glob("*.yaml")}
+    assert choices == {*MASK_HEADS, "default"}  # the last for Deep-MARC alone
     for name in MASK_HEADS:
         model = compose(["experiment=voc_to_nonvoc", f"mask_head={name}"])[0].model
         if name not in ("cond_inst1", "cond_inst2", "cond_inst3"):
@@ -89,6 +103,35 @@ def test_mask_heads__every_choice_builds():
         settings = {k: model[k] for k in (*used, "num_init_channels", "mask_head")}
         settings |= {"dim": model.dim if name.startswith(("cond", "emb")) else 4}
         DeepMAC(num_classes=2, backbone="hourglass_tiny2", head_channels=8, **settings)
+
+
+@pytest.mark.parametrize("name", ROI_MASK_HEADS)
+def test_mask_heads__every_choice_of_deepmarc_builds(name):
+    settings = compose(["experiment=deepmarc_small", f"mask_head={name}"])[0].model
+    assert settings.mask_size == (28 if name == "default" else 64)
+    module = DeepMARCModule(**{**settings, "num_init_channels": 2, "weights": None})
+    assert isinstance(module.make_network(2, fresh=False), DeepMARC)
+
+
+def test_custom__takes_either_system():
+    config, _ = compose(["experiment=custom", "model=deepmarc", "data.root=HERE"])
+    assert config.system == "deepmarc"
+    assert set(config.model) == arguments(DeepMARCModule)
+
+
+def test_deepmarcs_official_experiments__are_the_published_recipes():
+    names = [name for name in EXPERIMENTS if name.startswith("deepmarc") and "small" not in name]
+    assert len(names) == 6
+    for name in names:
+        config, _ = compose([f"experiment={name}"])
+        assert config.system == "deepmarc"
+        assert config.model.pyramid_width == 256
+        assert config.model.train_boxes == ("proposals" if "proposals" in name else "gt")
+        assert config.model.mask_head == ("default" if "default" in name else "hourglass52")
+        assert config.model.mask_size == (28 if "default" in name else 64)
+        if "spinenet" not in name:
+            assert config.data.image_size == 1024
+            assert (config.model.lr, config.trainer.max_steps) == (0.12, 70_000)
 
 
 def test_callbacks__set_to_null_are_dropped():

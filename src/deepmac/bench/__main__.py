@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from deepmac.bench import data_pipeline
+from deepmac.bench import data_pipeline, label
 from deepmac.data.shapes import ensure_shapes
 
 
@@ -22,6 +22,8 @@ def main() -> None:
     root = options.root or ensure_shapes(num_train=160, num_val=8, size=512)
     counts = ["--images", "64", "--repeats", "1"] if options.quick else []
     data_pipeline.main(["--root", str(root), *counts])
+    few = ["--images", "8", "--repeats", "1"] if options.quick else []
+    label.main(["--root", str(root), *few])
 
 
 if __name__ == "__main__":

@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError, UserError
 from deepmac.evaluation.results import ImageResult
+from deepmac.lightning import position, xla
 from deepmac.lightning.console import say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.initial_weights import load_initial_weights
 from deepmac.lightning.schedule import learning_rate_factor
+from deepmac.lightning.step_watch import StepWatch, not_finite, refuse_on_xla
 from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET, Normalization
+from deepmac.nn.norm import set_all_reduce, set_cross_replica
 
 Batch = Mapping[str, Tensor]
 NORMALIZATIONS = {"imagenet": IMAGENET, "centernet_bgr": CENTERNET_BGR}
@@ -33,14 +36,23 @@ class SegmentationModule(pl.LightningModule, ABC):
     network they describe, what its losses on a batch are, and what it answers on a batch. The
     network has ``backbone`` (with ``size_divisor``) and ``normalize``. Settings read here:
     ``num_classes, normalization, init_from, channels_last, compile, lr, warmup_start_lr,
-    warmup_steps, lr_schedule, weight_decay, adam_epsilon, backbone_lr_factor``.
+    warmup_steps, lr_schedule, weight_decay, adam_epsilon, backbone_lr_factor``, and ``lr_drops``
+    where there is one.
+
+    Attributes:
+        system: the name under which configurations and checkpoints know the subclass.
+        resamples_masks: mask targets need not have the size of the masks.
     """
+
+    system: str
+    resamples_masks = False
 
     def __init__(self) -> None:
         super().__init__()
         self.network: nn.Module | None = None
         self.class_map: ClassMap | None = None
         self._fresh_weights = True
+        self._watch: StepWatch | None = None
 
     @abstractmethod
     def make_network(self, num_classes: int, *, fresh: bool) -> nn.Module:
@@ -65,6 +77,11 @@ class SegmentationModule(pl.LightningModule, ABC):
         if self.network is None and self._trainer is not None:
             self.build(self._data.class_map)
             self._check_image_size(self._data.hparams["image_size"])
+            if self._data.hparams["mask_oversampling"] != 1 and not self.resamples_masks:
+                raise ConfigError(
+                    "data.mask_oversampling is for Deep-MARC: Deep-MAC learns from masks of its "
+                    "own size, so set it to 1"
+                )
 
     def _check_image_size(self, size: int) -> None:
         divisor = self._built.backbone.size_divisor
@@ -84,12 +101,16 @@ class SegmentationModule(pl.LightningModule, ABC):
             )
         self.class_map = class_map
         try:
-            network: Any = self.make_network(len(class_map), fresh=self._fresh_weights)
+            with torch.device("cpu"):  # the same initial weights on every device
+                network: Any = self.make_network(len(class_map), fresh=self._fresh_weights)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         if settings["init_from"] and self._fresh_weights:
             load_initial_weights(
-                network, settings["init_from"], normalization=settings["normalization"]
+                network,
+                settings["init_from"],
+                normalization=settings["normalization"],
+                class_map=class_map,
             )
         if settings["channels_last"]:
             network = network.to(memory_format=torch.channels_last)
@@ -104,20 +125,63 @@ class SegmentationModule(pl.LightningModule, ABC):
     # Training.
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Losses of one batch; masks are learned on ground-truth boxes alone."""
+        """Losses of one batch; a loss that is not finite stops the run.
+
+        Raises:
+            UserError: it is not, and on which images (on XLA: up to ``log_every_n_steps`` later).
+        """
         losses = self.compute_losses(batch)
+        if self._watch is not None:
+            self._watch.step(losses, batch["image_ids"])
+            return losses["loss"]
         finite = torch.isfinite(losses["loss"])
         if not finite:
-            raise UserError(_not_finite(losses, batch, self.global_step))
+            values = {name: value.item() for name, value in losses.items()}
+            raise UserError(not_finite(values, batch["image_ids"].tolist(), self.global_step))
+        self._show(losses, batch)
+        return losses["loss"]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        """Log what a look at the device brought, where not every step is looked at."""
+        if self._watch is not None and (seen := self._watch.take()) is not None:
+            # CPU tensors: Lightning would send plain numbers to the device and read them back.
+            self._show({name: torch.tensor(value) for name, value in seen.items()}, batch)
+
+    def _show(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
         shown = {f"train/{name}": value.detach() for name, value in losses.items()}
         total = shown.pop("train/loss")
         size = len(batch["images"])
         self.log("train/loss", total, prog_bar=True, batch_size=size)
         self.log_dict(shown, prog_bar=True, batch_size=size)
-        return losses["loss"]
+
+    # Devices: several replicas, and XLA, where a step is not to be waited for.
+
+    def setup(self, stage: str) -> None:
+        """Refuse what XLA cannot do; there, watch the steps from the device."""
+        self._watch = None
+        if xla.runs_on(self._trainer):
+            refuse_on_xla(self.trainer, self.hparams)
+            if stage == "fit":
+                self._watch = StepWatch(self.trainer)
+
+    def sum_over_replicas(self, value: Tensor) -> Tensor:
+        """The sum of a small tensor over the replicas of the run."""
+        if self._watch is not None:
+            return xla.all_reduce_sum(value)
+        total: Tensor = self.trainer.strategy.reduce(value, reduce_op="sum")
+        return total
+
+    def synchronize_norms(self) -> None:
+        """Sum the statistics of our batch norms over the replicas."""
+        set_all_reduce(None if self._watch is None else xla.all_reduce_sum)
+        set_cross_replica(self._built, True)
+        if self._watch is not None and any(
+            isinstance(part, nn.BatchNorm2d) for part in self._built.modules()
+        ):
+            say("the timm backbone's own batch norms keep to the images of each XLA core")
 
     def configure_optimizers(self) -> Any:
-        """Adam with linear warm-up and cosine decay (AdamW where weight decay is asked for)."""
+        """The optimizer with linear warm-up and the decay that was asked for."""
         settings = self.hparams
         network = self._built
         backbone = {id(p) for p in network.backbone.parameters()}
@@ -128,25 +192,42 @@ class SegmentationModule(pl.LightningModule, ABC):
             },
             {"params": [p for p in self.parameters() if id(p) not in backbone]},
         ]
-        kind = torch.optim.AdamW if settings["weight_decay"] else torch.optim.Adam
-        optimizer = kind(
-            groups,
-            lr=settings["lr"],
-            eps=settings["adam_epsilon"],
-            weight_decay=settings["weight_decay"],
-        )
+        optimizer = self.make_optimizer(groups)
+        for group in optimizer.param_groups:
+            group["lr"] *= self._lr_scale()
         factor = partial(
             learning_rate_factor,
             total_steps=self._total_steps(),
             warmup_steps=settings["warmup_steps"],
             warmup_factor=settings["warmup_start_lr"] / settings["lr"],
             shape=settings["lr_schedule"],
+            drops=settings.get("lr_drops") or (),
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Adam, or AdamW where weight decay is asked for."""
+        settings = self.hparams
+        kind = torch.optim.AdamW if settings["weight_decay"] else torch.optim.Adam
+        return kind(
+            groups,
+            lr=settings["lr"],
+            eps=settings["adam_epsilon"],
+            weight_decay=settings["weight_decay"],
+        )
+
+    def _lr_scale(self) -> float:
+        """From the batch that ``lr`` is meant for to the one of this run."""
+        meant = self.hparams.get("lr_batch_size")
+        trainer = self.trainer
+        if not meant:
+            return 1.0
+        images = self._data.hparams["batch_size"] * trainer.accumulate_grad_batches
+        return float(images * trainer.world_size / meant)
 
     def _total_steps(self) -> float:
         """Optimizer steps of the whole training; infinite where only time limits it."""
@@ -177,6 +258,11 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store which category every class slot means, in plain values."""
+        if self._watch is not None:
+            self._watch.check()
+        if (pace := self._pace()) is not None:
+            checkpoint[position.KEY] = pace._asdict()
+        checkpoint["deepmac_system"] = self.system
         if self.class_map is not None:
             checkpoint["deepmac_class_map"] = self.class_map.to_dict()
             checkpoint["deepmac_normalization"] = asdict(self._built.normalize.normalization)
@@ -185,8 +271,18 @@ class SegmentationModule(pl.LightningModule, ABC):
         """Take over the checkpoint's classes, or refuse those of another data set."""
         if "deepmac_class_map" not in checkpoint:
             raise ConfigError("this checkpoint was not written by DeepMAC: it names no classes")
+        system = checkpoint.get("deepmac_system", "deepmac")
+        if system != self.system:
+            raise ConfigError(
+                f"this checkpoint is of the system {system!r}, not of {self.system!r}: choose "
+                f"model={system}, or an experiment that does"
+            )
         stored = ClassMap.from_dict(checkpoint["deepmac_class_map"])
-        if self.network is None:
+        used = tuple(i for i in stored.category_ids if i not in stored.unused_category_ids)
+        wider = (
+            stored.unused_category_ids and self.class_map and self.class_map.category_ids == used
+        )
+        if self.network is None or wider:
             self._fresh_weights = False
             self.build(stored)
         assert self.class_map is not None
@@ -199,6 +295,9 @@ class SegmentationModule(pl.LightningModule, ABC):
         self.class_map = stored
         self._built.normalize.set(Normalization.from_dict(checkpoint["deepmac_normalization"]))
         self._check_shapes(checkpoint)
+        pace = self._pace()
+        if pace is not None and position.KEY in checkpoint and "loops" in checkpoint:
+            position.moved(checkpoint["loops"], checkpoint[position.KEY], pace)
 
     def _check_shapes(self, checkpoint: dict[str, Any]) -> None:
         """Explicit settings win over a checkpoint's; say what differs, stop where it cannot fit."""
@@ -222,6 +321,13 @@ class SegmentationModule(pl.LightningModule, ABC):
         if differing:
             say(f"settings that differ from the checkpoint's: {', '.join(differing)}")
 
+    def _pace(self) -> position.Pace | None:
+        """While training."""
+        if self._trainer is None or self._trainer.state.fn != "fit":
+            return None
+        images = self._data.hparams["batch_size"] * self.trainer.world_size
+        return position.Pace(images, self._data.batches_per_epoch)
+
     @property
     def _data(self) -> CocoDataModule:
         return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
@@ -233,18 +339,9 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     def _images(self, batch: Batch) -> Tensor:
         images = batch["images"]
-        if self.hparams["channels_last"]:
+        if self.hparams["channels_last"] and images.device.type != "xla":
             images = images.contiguous(memory_format=torch.channels_last)
         return images
-
-
-def _not_finite(losses: Mapping[str, Tensor], batch: Batch, step: int) -> str:
-    parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
-    ids = ", ".join(str(i) for i in batch["image_ids"].tolist())
-    return (
-        f"the loss is not finite at step {step} ({parts}) on images {ids}: look at these images "
-        "with `deepmac check-data`, or lower model.lr"
-    )
 
 
 def _short(ids: tuple[int, ...]) -> str:

@@ -18,7 +18,9 @@ from deepmac.evaluation import format_table
 from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.evaluation_callback import EvaluateCoco
-from deepmac.lightning.module import DeepMACModule
+from deepmac.lightning.final_evaluation import FinalEvaluation
+from deepmac.lightning.systems import SYSTEMS, chosen_system, with_model_of
+from deepmac.lightning.tpu import XLAReplicas, take_precision
 
 MONITORED = "mask/AP/all"
 _COMMANDS = ("fit", "validate", "test", "predict")
@@ -47,6 +49,9 @@ def run(
         After ``fit``: the monitored value of the final evaluation.
     """
     arguments = [command]
+    if model_of_checkpoint and config is not None:
+        config = with_model_of(config["ckpt_path"], config)
+    system = chosen_system(config, options)
     with tempfile.TemporaryDirectory() as folder:
         if config is not None:
             path = Path(folder) / "composed.yaml"
@@ -57,7 +62,7 @@ def run(
         DeepMACCLI.model_of_checkpoint = model_of_checkpoint
         try:
             cli = DeepMACCLI(
-                DeepMACModule,
+                SYSTEMS[system],
                 CocoDataModule,
                 args=[*arguments, *options],
                 save_config_callback=SaveFlatConfig,
@@ -79,6 +84,10 @@ class DeepMACCLI(LightningCLI):
     run_dir: Path
     model_of_checkpoint: bool
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Named in every saved configuration, so that it runs again by itself."""
+        parser.add_argument("--system", default="deepmac", help="deepmac or deepmarc: the model's")
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Ours are made, not typed; the process's own stay as they are, for those it starts."""
         self.config = parser.parse_args(args)
@@ -93,6 +102,7 @@ class DeepMACCLI(LightningCLI):
         self._dump_config()
         settings = self.config[self.subcommand]
         _check_checkpoint(settings.get("ckpt_path"))
+        take_precision(settings.trainer)
         settings.trainer.default_root_dir = str(self.run_dir)
         for group, key in (("callbacks", "dirpath"), ("logger", "save_dir")):
             for entry in settings.trainer.get(group) or []:
@@ -103,7 +113,10 @@ class DeepMACCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the callback that saves the configuration the portable text."""
         self.save_config_kwargs = {"content": self.config_dump, "run_dir": self.run_dir}
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if isinstance(trainer.strategy, XLAReplicas):
+            trainer.callbacks.append(FinalEvaluation())  # type: ignore[attr-defined]
+        return trainer
 
     @property
     def evaluation(self) -> EvaluateCoco | None:
@@ -119,6 +132,8 @@ class DeepMACCLI(LightningCLI):
         if evaluation is None or not self.trainer.limit_val_batches:
             return
         say(f"run directory: {self.run_dir}")
+        if isinstance(self.trainer.strategy, XLAReplicas):
+            return  # its processes have done it
         if evaluation.step != self.trainer.global_step or self.config["fit"].trainer.fast_dev_run:
             self.trainer.validate(
                 self.model, datamodule=self.datamodule, verbose=False, weights_only=True

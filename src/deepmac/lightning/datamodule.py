@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +17,32 @@ from deepmac.class_map import ClassMap
 from deepmac.data.coco import CheckImages, CocoIndex, OnError, read_coco
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances
+from deepmac.data.jitter import JitterMode
 from deepmac.data.locate import locate_coco
 from deepmac.data.sampler import EpochBatchSampler
 from deepmac.data.shapes import ensure_shapes
 from deepmac.data.splits import masked_category_ids
 from deepmac.data.transforms import evaluation_transform, training_transform
+from deepmac.data.transforms_original import (
+    original_evaluation_transform,
+    original_training_transform,
+)
 from deepmac.errors import ConfigError, DataError
+from deepmac.lightning import xla
 from deepmac.lightning.console import say
+from deepmac.nn.norm import Compat
+from deepmac.weight_files import read_weight_file
 
 Split = Literal["train", "val", "predict"]
+
+ORIGINAL_MAX_BOXES = 100
+_MODEL_NAMES = {
+    "mask_size": "mask_size",
+    "stride": "stride",
+    "compat": "compat",
+    "full_resolution_masks": "predict_full_resolution_masks",
+}
+"""Settings that follow one of Deep-MAC's, which may come from a checkpoint."""
 
 
 class CocoDataModule(pl.LightningDataModule):
@@ -43,16 +61,25 @@ class CocoDataModule(pl.LightningDataModule):
         batch_size: training images per device and step.
         val_batch_size: images per device and evaluation step.
         num_workers: loader processes; null = one per core, at most 8.
-        max_boxes: fixed number of padded instances; null = the largest count in the batch.
+        max_boxes: fixed number of padded instances; null = the largest count in the batch (on XLA
+            100 in training, the largest count of the data set in evaluation).
         only_images: train and evaluate on these images of the training json alone.
         flip: probability of a horizontal flip.
         color: draw the original's hue, contrast, saturation and brightness changes.
         crop_scale: range of the random square crop's side relative to the longer image side;
             null = no crop.
+        scale_jitter: instead of the crop, range of the factor by which the image that just fits
+            is scaled before it is cropped or padded.
         max_roi_jitter_ratio: move mask-training boxes by up to this share of their size.
-        mask_size: must equal ``model.mask_size``.
-        mask_resolution: ``crop`` per box, or ``map`` with full-resolution masks.
+        roi_jitter_mode: see :func:`deepmac.data.jitter.jitter_boxes`.
+        mask_size: side of the mask targets: ``model.mask_size``.
+        mask_oversampling: mask targets are this many times finer; for Deep-MARC with
+            ``train_boxes=proposals``, which cuts them anew.
+        full_resolution_masks: targets over the whole map instead of within boxes; follows
+            ``model.predict_full_resolution_masks``.
         stride: must equal ``model.stride``.
+        compat: letterbox, augmentation and targets of the original, which also trains on crowd
+            regions and on 100 boxes an image, padding included; follows ``model.compat``.
         on_error: ``stop`` at unusable data, or ``drop`` and count it.
         check_images: before the run: ``none``, ``header`` (exists, right size, not cut short)
             or ``full`` (decode every one).
@@ -82,10 +109,14 @@ class CocoDataModule(pl.LightningDataModule):
         flip: float = 0.5,
         color: bool = True,
         crop_scale: tuple[float, float] | None = (0.6, 1.3),
+        scale_jitter: tuple[float, float] | None = None,
         max_roi_jitter_ratio: float = 0.0,
+        roi_jitter_mode: JitterMode = "default",
         mask_size: int = 32,
-        mask_resolution: Literal["crop", "map"] = "crop",
+        mask_oversampling: int = 1,
+        full_resolution_masks: bool = False,
         stride: int = 4,
+        compat: Compat = None,
         on_error: OnError = "stop",
         check_images: CheckImages = "header",
         seed: int = 0,
@@ -114,6 +145,7 @@ class CocoDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read and check the annotation files that the stage needs."""
+        self._follow_model()
         if stage == "fit":
             self.train_index = self.train_index or self._read("train")
         if stage in ("fit", "validate", "test"):
@@ -122,7 +154,8 @@ class CocoDataModule(pl.LightningDataModule):
         if stage == "predict":
             self.predict_index = self._read("predict")
         if self._class_map is None:
-            self._class_map = self._read_classes(stage)
+            classes = self._read_classes(stage)
+            self._class_map = self._slots_of_weights(classes) if stage == "fit" else classes
             self._report_max_boxes()
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -130,14 +163,7 @@ class CocoDataModule(pl.LightningDataModule):
         assert self.train_index is not None
         settings = self.hparams
         dataset = self._dataset(
-            self.train_index,
-            training=True,
-            transform=training_transform(
-                settings["image_size"],
-                flip=settings["flip"],
-                color=settings["color"],
-                crop_scale=settings["crop_scale"],
-            ),
+            self.train_index, training=True, transform=self._training_transform()
         )
         sampler = self._train_sampler()
         if len(sampler) == 0:
@@ -150,7 +176,29 @@ class CocoDataModule(pl.LightningDataModule):
             seen = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore
             epoch, sampler.start_batch = divmod(seen, max(1, self.batches_per_epoch))
             sampler.set_epoch(epoch)
-        return self._loader(dataset, batch_sampler=sampler, persistent_workers=self._workers > 0)
+        max_boxes = settings["max_boxes"]
+        if max_boxes is None and (settings["compat"] or xla.runs_on(self.trainer)):
+            # Padding enters the mask head's statistics there; on XLA a new shape is a new graph.
+            max_boxes = ORIGINAL_MAX_BOXES
+        return self._loader(
+            dataset,
+            max_boxes=max_boxes,
+            batch_sampler=sampler,
+            persistent_workers=self._workers > 0,
+        )
+
+    def _training_transform(self) -> v2.Transform:
+        settings = self.hparams
+        size = settings["image_size"]
+        chosen = {name: settings[name] for name in ("flip", "color", "crop_scale")}
+        if settings["compat"] is None:
+            return training_transform(size, **chosen, scale_jitter=settings["scale_jitter"])
+        if settings["scale_jitter"] is not None:
+            raise ConfigError(
+                f"data.scale_jitter={settings['scale_jitter']} is no augmentation of the original, "
+                f"which model.compat={settings['compat']} follows: set one of the two to null"
+            )
+        return original_training_transform(size, **chosen)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -191,13 +239,23 @@ class CocoDataModule(pl.LightningDataModule):
         return self._evaluation_loader(self.predict_index)
 
     def _evaluation_loader(self, index: CocoIndex) -> DataLoader[Any]:
-        dataset = self._dataset(
-            index, training=False, transform=evaluation_transform(self.hparams["image_size"])
-        )
+        make = original_evaluation_transform if self.hparams["compat"] else evaluation_transform
+        dataset = self._dataset(index, training=False, transform=make(self.hparams["image_size"]))
         rank, world_size = self._place()
         own = range(rank, len(dataset), world_size)
+        max_boxes, batch_size = self.hparams["max_boxes"], self.hparams["val_batch_size"]
+        static = xla.runs_on(self.trainer)
+        if static and max_boxes is None:
+            max_boxes = max([1, *_counts(index)])
         # Plain arguments: Lightning rebuilds the loader of a prediction.
-        return self._loader(dataset, sampler=own, batch_size=self.hparams["val_batch_size"])
+        return self._loader(
+            dataset,
+            max_boxes=max_boxes,
+            fill_to=batch_size if static else None,
+            sampler=own,
+            batch_size=batch_size,
+            persistent_workers=static and self._workers > 0,
+        )
 
     def _dataset(
         self, index: CocoIndex, *, training: bool, transform: v2.Transform
@@ -208,19 +266,59 @@ class CocoDataModule(pl.LightningDataModule):
             label_of=self.class_map.label_of,
             masked_category_ids=self.class_map.masked_category_ids,
             transform=transform,
-            mask_size=settings["mask_size"],
+            mask_size=settings["mask_size"] * settings["mask_oversampling"],
             stride=settings["stride"],
             seed=settings["seed"],
             training=training,
             max_roi_jitter_ratio=settings["max_roi_jitter_ratio"],
-            mask_resolution=settings["mask_resolution"],
+            roi_jitter_mode=settings["roi_jitter_mode"],
+            mask_resolution="map" if settings["full_resolution_masks"] else "crop",
+            original=settings["compat"] is not None,
         )
 
-    def _loader(self, dataset: CocoInstances, **arguments: Any) -> DataLoader[Any]:
+    def _follow_model(self) -> None:
+        """Take over settings of a Deep-MAC module, also those that this one was not made with."""
+        model = self._model_settings
+        if set(_MODEL_NAMES.values()) <= model.keys():
+            # Loggers refuse two modules that disagree, and compare what was saved.
+            self.save_hyperparameters({ours: model[name] for ours, name in _MODEL_NAMES.items()})
+
+    @property
+    def _model_settings(self) -> Mapping[str, Any]:
+        module = None if self.trainer is None else self.trainer.lightning_module
+        return {} if module is None else module.hparams
+
+    def _slots_of_weights(self, classes: ClassMap) -> ClassMap:
+        """With ``compat``, the slots of the weights that training goes on from, unused ones too.
+
+        The original's heatmaps have slots for ids that COCO gave up, and learn that they are empty.
+        """
+        path = self._model_settings.get("init_from")
+        if self.hparams["compat"] is None or path is None:
+            return classes
+        stored = read_weight_file(path).class_map
+        if stored is None:
+            return classes
+        known = set(zip(stored.category_ids, stored.names, strict=True))
+        if not known.issuperset(zip(classes.category_ids, classes.names, strict=True)):
+            return classes
+        unused = frozenset(stored.category_ids) - frozenset(classes.category_ids)
+        return ClassMap(stored.category_ids, stored.names, classes.masked_category_ids, unused)
+
+    def _loader(
+        self,
+        dataset: CocoInstances,
+        *,
+        max_boxes: int | None,
+        fill_to: int | None = None,
+        **arguments: Any,
+    ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             num_workers=self._workers,
-            collate_fn=partial(collate, max_boxes=self.hparams["max_boxes"]),
+            collate_fn=partial(
+                collate, max_boxes=max_boxes, original=dataset.original, batch_size=fill_to
+            ),
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_one_thread,
             **arguments,
@@ -292,15 +390,21 @@ class CocoDataModule(pl.LightningDataModule):
 
     def _report_max_boxes(self) -> None:
         limit, index = self.hparams["max_boxes"], self.train_index
+        if limit is None and xla.runs_on(self.trainer):
+            limit = ORIGINAL_MAX_BOXES
         if limit is None or index is None:
             return
-        counts = [sum(not o.iscrowd for o in image.instances) for image in index.images]
-        over = [count - limit for count in counts if count > limit]
+        over = [count - limit for count in _counts(index) if count > limit]
         if over:
             say(
                 f"data.max_boxes={limit}: {len(over)} training images hold more objects; "
                 f"{sum(over)} boxes are left out when uncropped"
             )
+
+
+def _counts(index: CocoIndex) -> list[int]:
+    """Objects of every image."""
+    return [sum(not item.iscrowd for item in image.instances) for image in index.images]
 
 
 def _one_thread(worker_id: int) -> None:

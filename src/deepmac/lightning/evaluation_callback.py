@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from deepmac.evaluation import Evaluation, flatten_metrics, format_table
 from deepmac.evaluation.results import ImageResult, write_results_json
+from deepmac.lightning import xla
 
 _HEADLINES = ("box/AP/all", "mask/AP/all", "mask_gt_box/mIoU/seen", "mask_gt_box/mIoU/unseen")
 
@@ -76,7 +78,8 @@ class EvaluateCoco(Callback):
         flat = trainer.strategy.broadcast(flat)
         self.step = trainer.global_step
         # Values are equal on all replicas already.
-        pl_module.log_dict(flat, sync_dist=False, rank_zero_only=False)
+        on_host = {name: torch.tensor(value) for name, value in flat.items()}
+        pl_module.log_dict(on_host, sync_dist=False, rank_zero_only=False)
         if trainer.is_global_zero:
             self._write(trainer)
             self._print(trainer, flat)
@@ -148,6 +151,8 @@ def gather(trainer: pl.Trainer, state: list[ImageResult]) -> list[list[ImageResu
     """Every replica's list, on every replica."""
     if trainer.world_size == 1:
         return [state]
+    if xla.runs_on(trainer):
+        return [pickle.loads(part) for part in xla.gather_bytes(pickle.dumps(state))]
     states: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(states, state)
     return states

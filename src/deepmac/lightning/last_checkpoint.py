@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from deepmac.lightning import xla
+from deepmac.lightning.step_watch import LossNotFinite
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -26,6 +30,17 @@ class LastCheckpoint(ModelCheckpoint):
             save_on_exception=True,
             enable_version_counter=False,
         )
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Save; where that would spoil a good file or wait for ever, leave the last one."""
+        # On XLA the step has ended on every replica for SIGTERM alone.
+        together = trainer.world_size == 1 or not xla.runs_on(trainer)
+        together = together or isinstance(exception, SIGTERMException)
+        built = getattr(pl_module, "network", None) is not None
+        if together and built and not isinstance(exception, LossNotFinite):
+            super().on_exception(trainer, pl_module, exception)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The last weights, whatever step they fell on."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from deepmac.adam import TensorFlowAdam
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning.base_module import NORMALIZATIONS, Batch, SegmentationModule
 from deepmac.lightning.prediction import predict_batch
@@ -18,6 +18,7 @@ from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.norm import Compat, set_cross_replica
 from deepmac.nn.roi_crop import CropImpl
 from deepmac.second_view import second_view
+from deepmac.training_masks import training_boxes, training_mask_logits
 
 
 class DeepMACModule(SegmentationModule):
@@ -44,10 +45,13 @@ class DeepMACModule(SegmentationModule):
         min_score: detections below it get no mask and are left out of results.
         crop_impl: ``auto``, ``torchvision`` or ``separable`` RoIAlign.
         checkpoint_activations: recompute backbone activations in the backward pass.
-        compat: ``tf_release`` or ``tf_latest``: network, crop, norms, losses of the original.
+        compat: ``tf_release`` or ``tf_latest``: everything as the original: network, crop, norms,
+            data, losses, optimizer.
         init_from: checkpoint or weight file to start from; what did not fit is reported.
         losses: weights and variants of the losses.
         lr: peak learning rate.
+        lr_batch_size: images per optimizer step, over all devices, that ``lr`` and
+            ``warmup_start_lr`` are meant for; other numbers scale both in proportion. null = never.
         warmup_start_lr: learning rate of the first step.
         warmup_steps: optimizer steps from there to ``lr``.
         lr_schedule: ``cosine`` to zero at the last step, or ``constant``.
@@ -57,6 +61,8 @@ class DeepMACModule(SegmentationModule):
         channels_last: memory format of images and weights; faster on most devices.
         compile: run backbone and heads through ``torch.compile``.
     """
+
+    system = "deepmac"
 
     def __init__(
         self,
@@ -85,6 +91,7 @@ class DeepMACModule(SegmentationModule):
         init_from: str | None = None,
         losses: LossOptions = LossOptions(),  # noqa: B008 - frozen
         lr: float = 1e-3,
+        lr_batch_size: int | None = None,
         warmup_start_lr: float = 2.5e-4,
         warmup_steps: int = 5000,
         lr_schedule: ScheduleShape = "cosine",
@@ -133,6 +140,19 @@ class DeepMACModule(SegmentationModule):
             **arguments,
         )
 
+    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """See :class:`SegmentationModule`; the original's form of Adam with ``compat``."""
+        settings = self.hparams
+        if settings["compat"] is None:
+            return super().make_optimizer(groups)
+        return TensorFlowAdam(
+            groups,
+            lr=settings["lr"],
+            eps=settings["adam_epsilon"],
+            weight_decay=settings["weight_decay"],
+            decoupled_weight_decay=True,
+        )
+
     def compile_network(self, network: nn.Module) -> None:
         """Backbone and prediction heads; the mask head's rows change with every batch."""
         assert isinstance(network, DeepMAC)
@@ -144,10 +164,10 @@ class DeepMACModule(SegmentationModule):
         """Normalise losses and batch statistics over all replicas."""
         self.criterion.replicas = self.trainer.world_size
         if self.trainer.world_size > 1:
-            self.criterion.sum_over_replicas = partial(
-                self.trainer.strategy.reduce, reduce_op="sum"
-            )
-            set_cross_replica(self._network, True)
+            self.criterion.sum_over_replicas = self.sum_over_replicas
+            self.synchronize_norms()
+            if self.hparams["compat"] and self.hparams["mask_head"].startswith("resnet"):
+                set_cross_replica(self._network.mask_head, False)  # plain norms in the original
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Masks are learned on ground-truth boxes alone."""
@@ -156,7 +176,8 @@ class DeepMACModule(SegmentationModule):
         used = stages[-1:] if options.use_only_last_stage else stages
         # Weak losses ask for the masks of every box.
         rows = batch["valid"] if options.weak_weights() else batch["mask_valid"]
-        logits = [network.mask_logits(stage, batch["mask_boxes"], rows) for stage in used]
+        boxes = training_boxes(network, batch)
+        logits = [training_mask_logits(network, stage, boxes, rows) for stage in used]
         teachers = None
         if options.self_supervision_weight > 0:
             teachers = second_view(
@@ -170,9 +191,15 @@ class DeepMACModule(SegmentationModule):
                 stride=network.stride,
                 full_resolution=network.full_resolution,
                 teachers=teachers,
-                step=self.global_step,
+                step=self._step_number(),
             )
         return losses
+
+    def _step_number(self) -> int | Tensor:
+        """For warm-ups; on XLA sent to the device, as numbers 0 and 1 make graphs of their own."""
+        if self.device.type != "xla" or not self.criterion.options.weak_weights():
+            return self.global_step
+        return torch.tensor([float(self.global_step)]).to(self.device)
 
     def predict_results(self, batch: Batch) -> list[ImageResult]:
         """From the last backbone output."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +11,17 @@ from torch import Tensor
 
 from deepmac.class_map import ClassMap
 from deepmac.evaluation.results import ImageResult, image_result
-from deepmac.nn.deepmac import DeepMAC, StageOutput
+from deepmac.lightning import xla
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.postprocess import PasteRule, masks_to_rles
+
+_ON_HOST = ("annotation_ids", "valid", "geometry", "original_sizes", "image_ids", "filler")
 
 
 @torch.no_grad()
 def predict_batch(
-    network: DeepMAC,
-    stage: StageOutput,
+    network: SegmentationNetwork,
+    stage: Any,
     batch: Mapping[str, Tensor],
     class_map: ClassMap,
     *,
@@ -28,34 +32,53 @@ def predict_batch(
     Args:
         network: in eval mode.
         stage: its last output for ``batch["images"]``.
-        batch: the padded batch; ``boxes`` are the given ones.
+        batch: the padded batch; ``boxes`` are the given ones. Rows that are ``filler`` get none.
         class_map: class slot -> category id.
         min_score: detections below it are left out before the mask head runs.
     """
     detections = network.detect(stage, batch["true_sizes"])
     wanted = (detections.scores >= min_score) & (detections.scores > 0)
-    probabilities = network.mask_probabilities(stage, detections.boxes, wanted).cpu()
-    given = network.mask_probabilities(stage, batch["boxes"], batch["valid"]).cpu()
-    boxes, given_boxes = detections.boxes.float().cpu(), batch["boxes"].float().cpu()
-    scores, labels, wanted = detections.scores.cpu(), detections.labels.cpu(), wanted.cpu()
+    if class_map.unused_category_ids:
+        used = [i not in class_map.unused_category_ids for i in class_map.category_ids]
+        wanted &= torch.tensor(used, device=wanted.device)[detections.labels]
+    probabilities = network.mask_probabilities(stage, detections.boxes, wanted, detections.labels)
+    given = network.mask_probabilities(stage, batch["boxes"], batch["valid"], batch["labels"])
+    host = xla.fetch(
+        {
+            "probabilities": probabilities,
+            "given": given,
+            "boxes": detections.boxes.float(),
+            "given_boxes": batch["boxes"].float(),
+            "scores": detections.scores,
+            "labels": detections.labels,
+            "wanted": wanted,
+            **{name: batch[name] for name in _ON_HOST},
+        }
+    )
+    probabilities, given = host["probabilities"], host["given"]
+    boxes, given_boxes = host["boxes"], host["given_boxes"]
+    scores, labels, wanted = host["scores"], host["labels"], host["wanted"]
+    annotation_ids, valid = host["annotation_ids"], host["valid"]
+    geometry, sizes, filler = host["geometry"], host["original_sizes"], host["filler"]
     category_of = np.asarray(class_map.category_ids, dtype=np.int64)
-    annotation_ids, valid = batch["annotation_ids"].cpu(), batch["valid"].cpu()
-    geometry, sizes = batch["geometry"].cpu(), batch["original_sizes"].cpu()
     paste: PasteRule = "corner_aligned" if network.compat else "roi_align"
     predictions = []
-    for i, image_id in enumerate(batch["image_ids"].tolist()):
+    for i, image_id in enumerate(host["image_ids"].tolist()):
+        if filler[i]:
+            continue
         height, width = sizes[i].tolist()
         keep = wanted[i]
         found = to_original(boxes[i][keep], geometry[i], height, width)
         own = to_original(given_boxes[i][valid[i]], geometry[i], height, width)
-        own_masks = masks_to_rles(given[i][valid[i]], own, height, width, rule=paste)
+        frames, own_frames = network.mask_frames(found), network.mask_frames(own)
+        own_masks = masks_to_rles(given[i][valid[i]], own_frames, height, width, rule=paste)
         predictions.append(
             image_result(
                 image_id,
                 boxes=found,
                 scores=scores[i][keep],
                 category_ids=category_of[labels[i][keep].numpy()],
-                masks=masks_to_rles(probabilities[i][keep], found, height, width, rule=paste),
+                masks=masks_to_rles(probabilities[i][keep], frames, height, width, rule=paste),
                 gt_box_masks=dict(
                     zip(annotation_ids[i][valid[i]].tolist(), own_masks, strict=True)
                 ),

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 
@@ -49,7 +50,7 @@ class Progress(RichProgressBar):
         now = time.monotonic()
         pl_module.log(
             "train/seconds_per_step",
-            now - self._last_step,
+            torch.tensor(now - self._last_step),  # a plain number would go to the device
             prog_bar=True,
             batch_size=len(batch["images"]),
         )
