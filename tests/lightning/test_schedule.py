@@ -2,10 +2,13 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from deepmac.class_map import ClassMap
+from deepmac.lightning.module import DeepMACModule
 from deepmac.lightning.schedule import learning_rate_factor
 
 OFFICIAL = {"total_steps": 50_000, "warmup_steps": 5000, "warmup_factor": 0.25}
@@ -44,3 +47,28 @@ def test_steps__go_on_with_a_tenth_at_every_drop():
     )
     factors = [at(step) for step in (0, 5, 10, 49, 50, 79, 80, 99)]
     assert factors == pytest.approx([0.5, 0.75, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize(("meant", "scale"), [(None, 1.0), (128, 0.5)])
+def test_learning_rate__follows_the_batch_over_all_devices_where_told(meant, scale):
+    module = DeepMACModule(
+        backbone="hourglass_tiny2",
+        mask_head="hourglass10",
+        num_init_channels=4,
+        head_channels=8,
+        lr=1e-3,
+        warmup_start_lr=2e-4,
+        lr_batch_size=meant,
+        backbone_lr_factor=0.5,
+    )
+    module.build(ClassMap((1,), ("cat",), frozenset({1})))
+    # 4 images a device, 8 devices, every second batch a step: 64 images.
+    module._trainer = SimpleNamespace(
+        accumulate_grad_batches=2,
+        world_size=8,
+        max_steps=100,
+        max_epochs=None,
+        datamodule=SimpleNamespace(hparams={"batch_size": 4}),
+    )
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    assert [group["lr"] for group in groups] == pytest.approx([1e-4 * scale, 2e-4 * scale])

@@ -104,11 +104,13 @@ def test_devices__of_another_number_are_refused(xla_host, devices):
         ([EMAWeightAveraging()], {}, "EMAWeightAveraging"),
         ([], {"compile": True}, "model.compile"),
         ([], {"crop_impl": "torchvision"}, "model.crop_impl"),
+        ([], {"checkpoint_activations": True, "backbone": "resnet50"}, "checkpoint_activations"),
     ],
 )
 def test_settings__that_xla_cannot_follow_are_refused(callbacks, model, words):
+    allowed = {"compile": False, "crop_impl": "auto", "checkpoint_activations": False}
     with pytest.raises(ConfigError, match=words):
-        refuse_on_xla(Trainer(*callbacks), {"compile": False, "crop_impl": "auto", **model})
+        refuse_on_xla(Trainer(*callbacks), {**allowed, **model})
 
 
 def report_of(values, replicas=1, others=None):

@@ -109,6 +109,37 @@ def a_narrow_hourglass_104_and_all_weak_losses_stay_on_the_device():
     assert not left_the_device(), left_the_device()
 
 
+def recomputed_activations_give_the_same_step():
+    from deepmac.nn.recompute import set_recompute
+
+    def step(module, content):
+        losses = module.compute_losses(content)
+        losses["loss"].backward()
+        return losses["loss"]
+
+    xla.device()
+    kept = tiny_module(crop_impl="separable").double()
+    expected = step(kept, batch())
+    set_recompute(xla.recompute)
+    saving = tiny_module(checkpoint_activations=True).double().to(xla.device())
+    found = step(saving, on_device(batch()))
+    xla.sync()
+    assert not left_the_device(), left_the_device()
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=0)
+    largest = max(p.grad.abs().max() for p in kept.parameters())
+    for (name, ours), theirs in zip(saving.named_parameters(), kept.parameters(), strict=True):
+        assert (ours.grad.cpu() - theirs.grad).abs().max() <= 1e-6 * largest, name
+    for (name, ours), theirs in zip(saving.named_buffers(), kept.buffers(), strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-6, atol=1e-8, msg=name)
+    compiles = []
+    for _ in range(3):
+        saving.zero_grad()
+        step(saving, on_device(batch()))
+        xla.sync()
+        compiles.append(xla.metrics()["CompileTime"])
+    assert compiles[1] == compiles[2], compiles
+
+
 def deepmarc_masks_of_given_boxes_stay_on_the_device():
     from deepmac.nn.deepmarc import DeepMARC
 

@@ -9,6 +9,10 @@ def test_hourglass_104_and_weak_losses__do_not_leave_the_device(case):
     case("a_narrow_hourglass_104_and_all_weak_losses_stay_on_the_device")
 
 
+def test_recomputed_activations__give_the_same_step(case):
+    case("recomputed_activations_give_the_same_step")
+
+
 def test_deepmarc__gives_masks_of_given_boxes_without_leaving_the_device(case):
     case("deepmarc_masks_of_given_boxes_stay_on_the_device")
 

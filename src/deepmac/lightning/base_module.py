@@ -24,6 +24,7 @@ from deepmac.lightning.schedule import learning_rate_factor
 from deepmac.lightning.step_watch import StepWatch, not_finite, refuse_on_xla
 from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET, Normalization
 from deepmac.nn.norm import set_all_reduce, set_cross_replica
+from deepmac.nn.recompute import set_recompute
 
 Batch = Mapping[str, Tensor]
 NORMALIZATIONS = {"imagenet": IMAGENET, "centernet_bgr": CENTERNET_BGR}
@@ -159,6 +160,7 @@ class SegmentationModule(pl.LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Refuse what XLA cannot do; there, watch the steps from the device."""
         self._watch = None
+        set_recompute(xla.recompute if xla.runs_on(self._trainer) else None)
         if xla.runs_on(self._trainer):
             refuse_on_xla(self.trainer, self.hparams)
             if stage == "fit":

@@ -105,6 +105,11 @@ def refuse_on_xla(trainer: Any, settings: Mapping[str, Any]) -> None:
         )
     if settings["compile"]:
         raise ConfigError("model.compile=true is not for XLA, which compiles every step anyway")
+    if settings["checkpoint_activations"] and not settings["backbone"].startswith("hourglass"):
+        raise ConfigError(
+            f"model.checkpoint_activations=true of timm's {settings['backbone']} knows no XLA: set "
+            "it to false, or take an hourglass backbone"
+        )
     if settings.get("crop_impl") == "torchvision":
         raise ConfigError(
             "model.crop_impl=torchvision leaves the device in every step on XLA: use auto, which "

@@ -121,6 +121,14 @@ def _gather(values: Tensor) -> Tensor:
     return gathered.cpu()
 
 
+def recompute(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """torch_xla's checkpoint, which keeps the compiler from merging both computations."""
+    from torch_xla.utils.checkpoint import checkpoint
+
+    result: Tensor = checkpoint(function, *inputs, use_reentrant=True, preserve_rng_state=False)
+    return result
+
+
 def host_tensors(value: Any) -> Any:
     """``value`` with every XLA tensor inside brought to the CPU."""
     import torch_xla.core.xla_model as xm

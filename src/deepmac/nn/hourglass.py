@@ -8,13 +8,11 @@ original of Deep-MAC.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from deepmac.nn.initialization import initialize_weights
 from deepmac.nn.norm import (
@@ -22,8 +20,8 @@ from deepmac.nn.norm import (
     Compat,
     NormOptions,
     norm_options,
-    running_statistics_frozen,
 )
+from deepmac.nn.recompute import recomputed
 
 
 @dataclass(frozen=True)
@@ -270,12 +268,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         if not self.checkpoint_activations or not torch.is_grad_enabled():
             return self._forward(x, valid)
-        if torch.compiler.is_compiling():  # which repeats no side effects
-            return checkpoint(self._forward, x, valid, use_reentrant=False)
-        return checkpoint(
-            self._forward, x, valid, use_reentrant=False, preserve_rng_state=False,
-            context_fn=lambda: (nullcontext(), running_statistics_frozen(self)),
-        )  # fmt: skip
+        return recomputed(self, self._forward, x, valid)
 
     def _forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
         out = self.norm(self.conv(self.conv_block(x, valid)), valid)
