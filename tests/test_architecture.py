@@ -10,12 +10,11 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FLOORS = ("nn", "targets losses postprocess", "data evaluation draw", "lightning")
 
 
-def imported(path: Path, *, lazy: bool = True) -> set[str]:
-    """Modules that a file imports, its function bodies included where ``lazy``."""
+def imported(path: Path) -> set[str]:
+    """Modules that a file imports, those within its functions included."""
     tree = ast.parse(path.read_text())
-    nodes = ast.walk(tree) if lazy else iter(tree.body)
     found = set()
-    for node in nodes:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -56,7 +55,7 @@ def test_imports__have_no_circle():
         for f in FILES
     }
     edges = {
-        name: {n for n in imported(path, lazy=False) if n in modules and n != name}
+        name: {n for n in imported(path) if n in modules and n != name}
         for name, path in modules.items()
     }
     done: set[str] = set()

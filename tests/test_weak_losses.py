@@ -21,7 +21,7 @@ from deepmac.augmented_view import (
     view_boxes,
     view_images,
 )
-from deepmac.compat_targets import original_mask_targets, original_resize
+from deepmac.compat_targets import original_mask_targets
 from deepmac.errors import ConfigError
 from deepmac.mask_grids import (
     alone_in_class,
@@ -30,6 +30,7 @@ from deepmac.mask_grids import (
     original_inside_boxes,
 )
 from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.full_resolution import original_resize
 from deepmac.second_view import second_view
 from deepmac.training_masks import training_boxes, training_mask_logits
 from deepmac.weak_color import (

@@ -1,10 +1,9 @@
-"""Mask targets and resizing as in the TensorFlow original."""
+"""Mask targets as in the TensorFlow original."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from deepmac.nn.full_resolution import original_resize as original_resize
 from deepmac.nn.roi_crop import corner_aligned_crop
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmac.compat_targets import original_resize
 from deepmac.nn.deepmac import StageOutput
+from deepmac.nn.full_resolution import original_resize
 from deepmac.nn.norm import Compat
 from deepmac.targets import CenterTargets, RadiusRule, center_targets
 from deepmac.weak_criterion import Teacher, WeakLossOptions, cells_without_overlap, weak_losses

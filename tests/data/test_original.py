@@ -23,7 +23,7 @@ from deepmac.data.transforms_original import (
     original_evaluation_transform,
     original_training_transform,
 )
-from deepmac.preprocess import legacy_resize_nearest
+from deepmac.legacy_resize import legacy_resize_nearest
 
 FIXTURES = Path(__file__).parents[1] / "reference" / "fixtures"
 SHAPES = ("48x80", "80x48", "30x31", "64x64", "100x200", "33x57")

@@ -142,7 +142,8 @@ def test_example__resizes_as_the_training_does(picture, monkeypatch):
     monkeypatch.syspath_prepend(REPOSITORY / "examples")
     import onnx_masks
 
-    from deepmac.preprocess import legacy_resize_bilinear, letterbox
+    from deepmac.legacy_resize import legacy_resize_bilinear
+    from deepmac.preprocess import letterbox
 
     for size in (33, 64, 200):
         entry = letterbox(picture, size)

@@ -18,12 +18,13 @@ from deepmac.convert import convert
 from deepmac.convert.conversion import convert_model_variables
 from deepmac.convert.settings import Settings, read_settings
 from deepmac.convert.text_proto import parse_text_proto
+from deepmac.legacy_resize import legacy_resize_nearest
 from deepmac.models import build_model, card_of, load_model
 from deepmac.nn.backbones import CENTERNET_BGR, Normalize
 from deepmac.nn.deepmac import DeepMAC, StageOutput
 from deepmac.postprocess import paste_masks
 from deepmac.predictor import Predictor
-from deepmac.preprocess import legacy_resize_nearest, letterbox
+from deepmac.preprocess import letterbox
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MODELS = FIXTURES / "model"

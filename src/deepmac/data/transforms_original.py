@@ -23,7 +23,7 @@ from deepmac.data.transforms_color import (
     adjust_hue,
     adjust_saturation,
 )
-from deepmac.preprocess import legacy_resize_bilinear, legacy_scaled_size, nearest_pixels
+from deepmac.legacy_resize import legacy_resize_bilinear, legacy_scaled_size, nearest_pixels
 
 
 def original_training_transform(

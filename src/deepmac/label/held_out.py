@@ -14,7 +14,7 @@ from deepmac.data.problems import describe_kinds
 from deepmac.data.segmentation import find_fault, is_absent, segmentation_rle
 from deepmac.errors import DataError
 from deepmac.evaluation.mask_quality import filled_box
-from deepmac.label.box_file import BoxFile, read_boxes
+from deepmac.label.box_file import BoxFile
 from deepmac.label.calibration import Calibration, calibrate
 from deepmac.label.inference import label_parts
 from deepmac.label.masks import MaskOptions
@@ -22,6 +22,7 @@ from deepmac.label.merge import collect
 from deepmac.label.network import model_digest
 from deepmac.label.parts import Parts
 from deepmac.label.plan import make_plan
+from deepmac.label.read_boxes import read_boxes
 from deepmac.models import card_of
 
 

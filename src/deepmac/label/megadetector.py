@@ -18,7 +18,7 @@ def is_one(content: Any) -> bool:
 
 
 def read(path: Path, content: Any, digest: str, image_dir: Path) -> BoxFile:
-    """Read MegaDetector results; see :func:`deepmac.label.box_file.read_boxes`.
+    """Read MegaDetector results; see :func:`deepmac.label.read_boxes.read_boxes`.
 
     Images and boxes are numbered from 1 in the file's order. A detection's ``conf`` stays under
     that name; all its other keys (``classifications``) and the image's are kept too, and ``info``

@@ -18,7 +18,7 @@ _FLAGS = ("pose", "truncated", "difficult", "occluded")
 
 
 def read(folder: Path, image_dir: Path) -> BoxFile:
-    """Read a VOC folder; see :func:`deepmac.label.box_file.read_boxes`.
+    """Read a VOC folder; see :func:`deepmac.label.read_boxes.read_boxes`.
 
     A file's picture is the one of the same relative path, or else the one it names. Coordinates are
     VOC's: pixels counted from 1, the last one inside, so that the box covers

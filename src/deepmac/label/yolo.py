@@ -24,7 +24,7 @@ _MAX_NAMES = 1 << 20
 
 
 def read(folder: Path, image_dir: Path) -> BoxFile:
-    """Read a YOLO folder; see :func:`deepmac.label.box_file.read_boxes`.
+    """Read a YOLO folder; see :func:`deepmac.label.read_boxes.read_boxes`.
 
     A picture's boxes lie in the text file of the same relative path; a picture without one has no
     objects. Five numbers are a box, six a box and its score, more an outline: a mask that a person

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from deepmac.errors import DataError
-from deepmac.label.box_file import read_boxes
+from deepmac.label.read_boxes import read_boxes
 
 
 @pytest.fixture
