@@ -23,6 +23,8 @@ NETWORKS: dict[str, type[DeepMAC] | type[DeepMARC]] = {"deepmac": DeepMAC, "deep
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 INITIALISATION = "deepmac-initialisation-1"
 """Format of a description of weights that are only good to start a training from."""
+SHIPPED = Path(__file__).parent / "shipped_models"
+"""Folders of models that come with the package; their names are the models'."""
 _METADATA_KEY = "deepmac"
 _MAX_CONFIG = 1 << 20
 _PREFIX = "network."
@@ -34,8 +36,9 @@ def load_model(path_or_name: str | Path, *, device: str | torch.device = "cpu") 
     Nothing in the file is executed.
 
     Args:
-        path_or_name: a folder that `deepmac convert` wrote; a ``.safetensors`` file with its
-            ``config.yaml`` beside it or in its metadata; or a ``.ckpt`` of a training.
+        path_or_name: ``deepmac-lite``, which comes with the package; a folder that `deepmac
+            convert` wrote; a ``.safetensors`` file with its ``config.yaml`` beside it or in its
+            metadata; or a ``.ckpt`` of a training.
         device: where the weights go.
 
     Returns:
@@ -70,14 +73,17 @@ def model_file(path_or_name: str | Path) -> Path:
         UserError: there is none.
     """
     path = Path(path_or_name)
+    shipped = sorted(folder.name for folder in SHIPPED.iterdir()) if SHIPPED.is_dir() else []
+    if not path.exists() and str(path_or_name) in shipped:
+        path = SHIPPED / path
     if path.is_dir():
         path = path / WEIGHTS
         if not path.is_file():
             raise UserError(f"the folder {path.parent} holds no {WEIGHTS}: is it a model's?")
     if not path.is_file():
         raise UserError(
-            f"there is no model {str(path_or_name)!r}: give a converted folder, a .safetensors "
-            "file or a .ckpt"
+            f"there is no model {str(path_or_name)!r}: give {' or '.join([*shipped, 'a folder'])}, "
+            "a .safetensors file or a .ckpt"
         )
     return path
 

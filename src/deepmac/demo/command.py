@@ -90,7 +90,10 @@ def _parser() -> argparse.ArgumentParser:
         "as PNG or COCO json. Pictures stay on this machine.",
     )
     parser.add_argument(
-        "--model", required=True, metavar="MODEL", help="a model's name, folder or checkpoint"
+        "--model",
+        default="deepmac-lite",
+        metavar="MODEL",
+        help="a model's name, folder or checkpoint; default: deepmac-lite",
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0: a free one")

@@ -47,9 +47,11 @@ def command(arguments: Sequence[str]) -> int:
 def _label(model: Network, options: argparse.Namespace) -> int:
     from deepmac.label.calibration import FILE_NAME
     from deepmac.label.job import LabelSettings, label
+    from deepmac.models import WEIGHTS, model_file
 
-    beside = Path(options.model) / FILE_NAME
-    calibration = options.calibration or (beside if beside.is_file() else None)
+    weights = model_file(options.model)
+    beside = weights.with_name(FILE_NAME) if weights.name == WEIGHTS else None
+    calibration = options.calibration or (beside if beside and beside.is_file() else None)
     settings = LabelSettings(
         images=options.images,
         boxes=options.boxes,
