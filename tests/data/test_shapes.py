@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -23,12 +24,13 @@ from deepmac.data.shapes import (
     ensure_shapes,
     write_shapes,
 )
+from deepmac.data.shapes_coats import COATS, paint_coat
 from deepmac.data.shapes_outlines import SHAPES, random_rings, rasterize
 from deepmac.data.shapes_picture import MIN_VISIBLE_AREA, MIN_VISIBLE_FRACTION, draw_picture
 from deepmac.errors import ConfigError, DataError
 
 COUNTS = {"num_train": 40, "num_val": 30}
-DIFFICULTIES = ("default", "hard")
+DIFFICULTIES = ("default", "hard", "coats")
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +76,31 @@ def test_seed_split_and_difficulty__change_the_pictures() -> None:
         pixels([1, 0, 3], "default"),
         pixels([0, 1, 3], "default"),
         pixels([0, 0, 3], "hard"),
+        pixels([0, 0, 3], "coats"),
     }
-    assert len(variants) == 4
+    assert len(variants) == 5
+
+
+def test_coats__tell_the_kinds_apart_by_paint() -> None:
+    assert set(COATS) == {shape.name for shape in SHAPES}
+    whole = np.ones((64, 64), np.float32)
+
+    def colours(kind: str) -> NDArray[np.float32]:
+        """Mean colour of every one of some objects."""
+        return np.array(
+            [
+                paint_coat(np.random.default_rng(i), kind, whole, 64).mean(axis=(0, 1))
+                for i in range(20)
+            ]
+        )
+
+    means = {kind: colours(kind).mean(axis=0) for kind in COATS}
+    right = 0
+    for kind in COATS:
+        for colour in colours(kind):
+            nearest = min(means, key=lambda other: float(np.linalg.norm(means[other] - colour)))
+            right += nearest == kind
+    assert right > 0.6 * 20 * len(COATS)  # by chance: 0.1
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

@@ -23,7 +23,7 @@ def configuration(*words):
     return lightning_config(compose([*WORDS, *words])[0])
 
 
-def made_up_run(folder, *, seen=0.8, unseen=0.6, step=300, **changes):
+def made_up_run(folder, *, seen=0.8, unseen=0.6, step=600, **changes):
     """A run directory as a training leaves it, with numbers of our choosing."""
     words = [f"{name}={value}" for name, value in changes.items()]
     config = configuration(*words)
@@ -104,7 +104,7 @@ def test_runs__that_stopped_early_are_named_and_not_counted(tmp_path):
 def test_runs__of_different_budgets_are_not_mixed(tmp_path):
     made_up_run(tmp_path, seed_everything=0)
     made_up_run(tmp_path, step=500, **{"trainer.max_steps": 500})
-    with pytest.raises(ConfigError, match=r"trainer.max_steps is 300 in .* and 500 in"):
+    with pytest.raises(ConfigError, match=r"trainer.max_steps is 600 in .* and 500 in"):
         read_study(tmp_path)
 
 

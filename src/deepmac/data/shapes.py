@@ -100,7 +100,8 @@ def ensure_shapes(
         num_val: validation pictures.
         size: side of the square pictures in pixels.
         seed: other seeds give other pictures.
-        difficulty: ``default`` or ``hard`` (more camouflage, overlap, clutter and noise).
+        difficulty: ``default``, ``hard`` (more camouflage, overlap, clutter and noise) or
+            ``coats`` (kinds differ in colours, textures and parts as well as in outline).
 
     Returns:
         A folder with ``annotations/instances_{train,val}.json`` and ``images/*.jpg``.

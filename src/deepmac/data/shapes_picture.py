@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from deepmac.data.shapes_coats import paint_coat
 from deepmac.data.shapes_outlines import SHAPES, Shape, random_rings, rasterize
 from deepmac.data.shapes_textures import (
     Palette,
@@ -19,7 +20,7 @@ from deepmac.data.shapes_textures import (
     value_noise,
 )
 
-Difficulty = Literal["default", "hard"]
+Difficulty = Literal["default", "hard", "coats"]
 
 MIN_VISIBLE_FRACTION = 0.6
 MIN_VISIBLE_AREA = 100.0  # pixels of a 128 x 128 picture
@@ -38,6 +39,7 @@ class Knobs:
         noise: largest standard deviation of pixel noise, in 1/255.
         extent: shortest and longest of the objects' longer sides, pixels at 128 x 128.
         most_objects: most objects that are tried to be placed.
+        coats: paint every kind in its own coat (``shapes_coats.py``) instead of any paint.
     """
 
     camouflage: float
@@ -48,11 +50,13 @@ class Knobs:
     noise: float
     extent: tuple[float, float]
     most_objects: int
+    coats: bool = False
 
 
 KNOBS: dict[Difficulty, Knobs] = {
     "default": Knobs(0.03, 0.2, 0.1, 0.5, 1, 3.0, (46.0, 88.0), 3),
     "hard": Knobs(0.4, 0.07, 0.5, 0.4, 4, 9.0, (20.0, 64.0), 6),
+    "coats": Knobs(0.0, 0.1, 0.4, 0.5, 3, 4.0, (30.0, 70.0), 5, coats=True),
 }
 
 
@@ -95,7 +99,7 @@ def draw_picture(
     canvas = _paint_ground(rng, palette, size, knobs)
     light = rng.uniform(0, 2 * math.pi)
     for placed in objects:
-        _paint_object(rng, canvas, placed.alpha, palette, light, knobs)
+        _paint_object(rng, canvas, placed, palette, light, knobs)
     return _photograph(rng, canvas, knobs), objects
 
 
@@ -165,19 +169,18 @@ def _paint_ground(
 def _paint_object(
     rng: np.random.Generator,
     canvas: NDArray[np.float32],
-    alpha: NDArray[np.float32],
+    placed: PlacedObject,
     ground: Palette,
     light: float,
     knobs: Knobs,
 ) -> None:
-    size = len(canvas)
+    size, alpha = len(canvas), placed.alpha
     camouflaged = rng.random() < knobs.camouflage
     for attempt in range(4):  # repainted where it would be invisible
-        palette = ground if camouflaged and attempt == 0 else random_palette(rng)
-        body = random_texture(rng, palette, size)
-        if rng.random() < 0.25:  # in two parts
-            other = random_texture(rng, random_palette(rng), size)
-            body = np.where((value_noise(rng, size, cells=3) > 0.5)[..., None], other, body)
+        if knobs.coats:
+            body = paint_coat(rng, placed.shape.name, alpha, size)
+        else:
+            body = _any_paint(rng, ground if camouflaged and attempt == 0 else None, size)
         if np.abs(body - canvas)[alpha >= 0.5].mean() >= knobs.contrast:
             break
 
@@ -193,6 +196,15 @@ def _paint_object(
     shadow = _shifted(relief, offset) * (0.8 * strength)
     canvas *= (1 - shadow * (1 - alpha))[..., None]
     canvas += alpha[..., None] * (body - canvas)
+
+
+def _any_paint(rng: np.random.Generator, palette: Palette | None, size: int) -> NDArray[np.float32]:
+    """A random texture in the palette or any other, some in two parts."""
+    body = random_texture(rng, random_palette(rng) if palette is None else palette, size)
+    if rng.random() < 0.25:
+        other = random_texture(rng, random_palette(rng), size)
+        body = np.where((value_noise(rng, size, cells=3) > 0.5)[..., None], other, body)
+    return body
 
 
 def _shifted(field: NDArray[np.float32], offset: tuple[int, int]) -> NDArray[np.float32]:

@@ -35,12 +35,19 @@ def random_palette(rng: np.random.Generator) -> Palette:
 
 
 def random_texture(rng: np.random.Generator, palette: Palette, size: int) -> NDArray[np.float32]:
-    """A random texture in the palette's colours.
+    """A random texture in the palette's colours; returns as :func:`texture`."""
+    return texture(rng, TEXTURES[int(rng.integers(len(TEXTURES)))], palette, size)
+
+
+def texture(
+    rng: np.random.Generator, name: str, palette: Palette, size: int
+) -> NDArray[np.float32]:
+    """A random member of one family of :data:`TEXTURES`, in the palette's colours.
 
     Returns:
         (size, size, 3) float32 RGB, about [0, 1].
     """
-    field = _PATTERNS[TEXTURES[int(rng.integers(len(TEXTURES)))]](rng, size)
+    field = _PATTERNS[name](rng, size)
     field = field + np.float32(0.12) * (
         value_noise(rng, size, cells=size // 6) - 0.5
     )  # nothing is flat

@@ -87,7 +87,7 @@ class CocoDataModule(pl.LightningDataModule):
         shapes_train: images of the generated training set.
         shapes_val: images of the generated validation set.
         shapes_size: side of the generated images.
-        difficulty: of the generated set, ``default`` or ``hard``.
+        difficulty: of the generated set, ``default``, ``hard`` or ``coats``.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class CocoDataModule(pl.LightningDataModule):
         shapes_train: int = 2000,
         shapes_val: int = 200,
         shapes_size: int = 128,
-        difficulty: Literal["default", "hard"] = "default",
+        difficulty: Literal["default", "hard", "coats"] = "default",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

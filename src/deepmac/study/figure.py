@@ -39,7 +39,10 @@ def draw_study(study: Study, path: str | Path) -> None:
         panel.set_title(group_title(group).replace(", ", "\n"), fontsize=11)
     panels[0].set_ylabel("mean IoU of masks in true boxes")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    columns = 4 if len(groups) > 1 else 2  # a single panel is narrow
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+    )
     figure.savefig(path, dpi=110)
 
 
