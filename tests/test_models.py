@@ -14,9 +14,15 @@ import torch
 
 from deepmac import load_model
 from deepmac.class_map import ClassMap
-from deepmac.errors import UserError
+from deepmac.errors import ConfigError, UserError
 from deepmac.model_card import ModelCard
-from deepmac.models import build_model, card_of, network_arguments, write_model
+from deepmac.models import (
+    build_model,
+    card_of,
+    network_arguments,
+    own_threshold,
+    write_model,
+)
 from deepmac.nn.backbones import IMAGENET
 from deepmac.nn.deepmac import DeepMAC
 
@@ -32,6 +38,7 @@ CARD = ModelCard(
     normalization=IMAGENET,
     class_map=ClassMap((3, 9), ("ant", "bee"), frozenset({9})),
     image_size=64,
+    mask_threshold=0.45,
 )
 
 
@@ -59,6 +66,7 @@ def same(loaded: DeepMAC, model: DeepMAC) -> bool:
 def checkpoint(model: DeepMAC) -> dict[str, Any]:
     """What the training writes, as far as loading goes."""
     settings = {"lr": 1e-3, "losses": {"mask_weight": 5.0}, "weights": "timm", **CARD.network}
+    settings["mask_threshold"] = CARD.mask_threshold
     return {
         "state_dict": {f"network.{k}": v for k, v in model.state_dict().items()},
         "hyper_parameters": settings,
@@ -78,6 +86,19 @@ def test_load_model__takes_folder_file_and_checkpoint(
         assert same(loaded, model)
         assert not loaded.training
         assert card_of(loaded) == CARD
+
+
+def test_mask_threshold__of_older_files_is_one_half(model: DeepMAC, tmp_path: Path) -> None:
+    older = checkpoint(model)
+    del older["hyper_parameters"]["mask_threshold"]
+    torch.save(older, tmp_path / "last.ckpt")
+    assert own_threshold(load_model(tmp_path / "last.ckpt")) == 0.5
+    assert own_threshold(model) == 0.45
+    values = {name: value for name, value in CARD.to_dict().items() if name != "mask_threshold"}
+    assert ModelCard.from_dict(values, source="here").mask_threshold == 0.5
+    for wrong in (0, 1, "a", float("nan")):
+        with pytest.raises(ConfigError, match="no usable model"):
+            ModelCard.from_dict({**values, "mask_threshold": wrong}, source="here")
 
 
 def test_load_model__a_lone_file_carries_its_description(folder: Path, model: DeepMAC) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,18 @@ def test_predict__score_is_the_mean_probability_of_the_mask(predictor: Predictor
     for crop, score in zip(crops, scores, strict=True):
         inside = crop[crop > predictor.threshold]
         assert score == pytest.approx(inside.mean() if inside.size else 0.0, abs=1e-6)
+
+
+def test_threshold__is_the_models_own_unless_given(predictor: Predictor, picture) -> None:
+    crops = predictor.predict_crops(BOXES)
+    low, high = float(crops.min()) - 1e-3, float(crops.max()) + 1e-3  # all of a box, nothing
+    for own, given, whole in ((low, None, True), (high, None, False), (high, low, True)):
+        network = build_model(replace(CARD, mask_threshold=own), source="the test")
+        network.load_state_dict(predictor.model.state_dict())
+        other = Predictor(network, threshold=given)
+        other.set_image(picture)
+        masks, _ = other.predict(BOXES)
+        assert masks.any(axis=(1, 2)).all() == masks.any() == whole
 
 
 def test_predict__of_no_boxes_gives_no_masks(predictor: Predictor) -> None:

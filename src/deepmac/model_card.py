@@ -23,6 +23,7 @@ class ModelCard:
         class_map: category of every class slot.
         image_size: side of the padded square that images are scaled to, pixels.
         system: ``deepmac`` or ``deepmarc``: which network the arguments are for.
+        mask_threshold: a pixel belongs to a mask above this probability, unless told otherwise.
     """
 
     network: Mapping[str, Any]
@@ -30,6 +31,7 @@ class ModelCard:
     class_map: ClassMap
     image_size: int
     system: str = "deepmac"
+    mask_threshold: float = 0.5
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML or JSON."""
@@ -37,6 +39,7 @@ class ModelCard:
             "format": FORMAT,
             "system": self.system,
             "image_size": self.image_size,
+            "mask_threshold": self.mask_threshold,
             "network": dict(self.network),
             "normalization": self.normalization.to_dict(),
             "class_map": self.class_map.to_dict(),
@@ -61,8 +64,13 @@ class ModelCard:
                 class_map=ClassMap.from_dict(values["class_map"]),
                 image_size=int(values["image_size"]),
                 system=str(values.get("system", "deepmac")),
+                mask_threshold=float(values.get("mask_threshold", 0.5)),
             )
-            if card.image_size < 1 or len(card.class_map.names) != len(card.class_map):
+            if (
+                not 0 < card.mask_threshold < 1
+                or card.image_size < 1
+                or len(card.class_map.names) != len(card.class_map)
+            ):
                 raise ValueError("numbers that contradict each other")
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(

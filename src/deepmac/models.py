@@ -115,6 +115,12 @@ def card_of(model: nn.Module) -> ModelCard | None:
     return card if isinstance(card, ModelCard) else None
 
 
+def own_threshold(model: nn.Module) -> float:
+    """Above which probability a pixel is of the mask; 0.5 where the model does not say."""
+    card = card_of(model)
+    return card.mask_threshold if card else 0.5
+
+
 def network_arguments(system: str = "deepmac") -> tuple[str, ...]:
     """The names that ``ModelCard.network`` may hold."""
     elsewhere = ("num_classes", "normalization", "weights")
@@ -210,6 +216,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
         "format": FORMAT,
         "system": system,
         "image_size": content.get("datamodule_hyper_parameters", {}).get("image_size"),
+        "mask_threshold": settings.get("mask_threshold", 0.5),
         "network": {name: settings[name] for name in network_arguments(system) if name in settings},
         "normalization": content.get("deepmac_normalization"),
         "class_map": content["deepmac_class_map"],

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepmac.class_map import ClassMap
 from deepmac.errors import UserError
-from deepmac.models import Network, card_of
+from deepmac.models import Network, card_of, own_threshold
 from deepmac.postprocess import PasteRule, paste_masks
 from deepmac.preprocess import letterbox
 from deepmac.results import BoxMasks, Floats, Prediction
@@ -30,7 +30,8 @@ class Predictor:
         model: a network, best from ``deepmac.load_model``.
         class_map: category of every class slot; None takes the model's own, or the slots 0, 1, ...
         image_size: side of the padded square, pixels; None takes the model's own, or 512.
-        threshold: a pixel belongs to a mask above this probability.
+        threshold: a pixel belongs to a mask above this probability; None takes the model's own,
+            or 0.5.
     """
 
     def __init__(
@@ -39,13 +40,13 @@ class Predictor:
         *,
         class_map: ClassMap | None = None,
         image_size: int | None = None,
-        threshold: float = 0.5,
+        threshold: float | None = None,
     ) -> None:
         card = card_of(model)
         self.model = model.eval()
         self.class_map = class_map or (card.class_map if card else None)
         self.image_size = image_size or (card.image_size if card else 512)
-        self.threshold = threshold
+        self.threshold = threshold if threshold is not None else own_threshold(model)
         self._stage: Any = None
         self._image: NDArray[np.uint8] = np.zeros((0, 0, 3), dtype=np.uint8)
         self._true_size = (0, 0)

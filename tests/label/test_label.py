@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -45,6 +47,24 @@ def rle_of(entry: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
 
 def iou(first: Any, second: Any) -> float:
     return float(coco_mask.iou([first], [second], [0])[0, 0])
+
+
+def test_threshold__is_the_models_own_unless_given(
+    label: Label, boxes_only: Path, model_dir: Path, tmp_path: Path
+) -> None:
+    card = yaml.safe_load((model_dir / "config.yaml").read_text())
+    assert card["mask_threshold"] == 0.5
+    lower = tmp_path / "lower"
+    shutil.copytree(model_dir, lower)
+    (lower / "config.yaml").write_text(yaml.safe_dump({**card, "mask_threshold": 0.3}))
+
+    def masks(*words: str) -> list[Any]:
+        made = label(boxes_only, *words, out=f"out{len(list(tmp_path.iterdir()))}.json").content
+        return [entry["segmentation"] for entry in made["annotations"]]
+
+    own = masks("--model", str(lower))
+    assert own == masks("--threshold", "0.3") != masks()
+    assert masks("--model", str(lower), "--threshold", "0.5") == masks()
 
 
 def test_everything_but_the_masks__is_the_input(label: Label, data, tmp_path: Path) -> None:

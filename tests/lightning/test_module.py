@@ -74,6 +74,11 @@ def test_num_classes__that_disagrees_with_the_data_is_an_error():
         module(num_classes=4)
 
 
+def test_mask_threshold__is_a_probability():
+    with pytest.raises(ConfigError, match=r"model.mask_threshold=1.5 lies between 0 and 1"):
+        module(mask_threshold=1.5)
+
+
 def test_hourglass__normalises_as_centernet_does_by_default():
     assert module(backbone="hourglass_10").network.normalize.normalization == CENTERNET_BGR
 

@@ -11,16 +11,13 @@ from deepmac.model_card import ModelCard
 FORMAT = "deepmac-export-1"
 
 
-def describe(
-    network: Network, card: ModelCard, graphs: dict[str, Graph], threshold: float = 0.5
-) -> dict[str, Any]:
+def describe(network: Network, card: ModelCard, graphs: dict[str, Graph]) -> dict[str, Any]:
     """Plain values for JSON.
 
     Args:
         network: what was exported.
-        card: its classes, normalisation and image size.
+        card: its classes, normalisation, image size and threshold.
         graphs: by file name.
-        threshold: above which a pixel belongs to a mask.
     """
     free = all(2 in graph.free["images"] for graph in graphs.values())
     original = bool(network.compat)
@@ -44,7 +41,7 @@ def describe(
         "masks": {
             "size": _mask_size(network),
             "values": "foreground probability",
-            "threshold": threshold,
+            "threshold": card.mask_threshold,
             "paste_rule": "corner_aligned" if original else "roi_align",
             "frame_scale": float(getattr(network, "outer_boxes_scale", 1.0)),
         },

@@ -33,7 +33,7 @@ def command(arguments: Sequence[str]) -> int:
         raise ConfigError("--calibrate is a job of its own: run it first, without --boxes")
     if not 0 <= options.box_margin <= 1:
         raise ConfigError(f"--box-margin {options.box_margin} is a share from 0 to 1 of the sides")
-    if not 0 < options.threshold < 1:
+    if options.threshold is not None and not 0 < options.threshold < 1:
         raise ConfigError(f"--threshold {options.threshold} lies between 0 and 1")
     if options.batch_size < 1 or options.workers < 0:
         raise ConfigError("--batch-size is at least 1 and --workers at least 0")
@@ -58,7 +58,7 @@ def _label(model: Network, options: argparse.Namespace) -> int:
         out=options.out,
         boxes_format=options.boxes_format,
         form=options.format,
-        masks=_mask_options(options),
+        masks=_mask_options(model, options),
         tighten_boxes=options.tighten_boxes,
         calibration=calibration,
         review=options.review,
@@ -115,7 +115,7 @@ def _calibrate(model: Network, options: argparse.Namespace) -> int:
         model,
         options.calibrate,
         options.images,
-        _mask_options(options),
+        _mask_options(model, options),
         batch_size=options.batch_size,
         workers=options.workers,
         trainer={**_trainer(options), "devices": 1, "num_nodes": 1},
@@ -136,11 +136,12 @@ def _calibrate(model: Network, options: argparse.Namespace) -> int:
     return 0
 
 
-def _mask_options(options: argparse.Namespace) -> Any:
+def _mask_options(model: Network, options: argparse.Namespace) -> Any:
     from deepmac.label.masks import MaskOptions
+    from deepmac.models import own_threshold
 
     return MaskOptions(
-        threshold=options.threshold,
+        threshold=own_threshold(model) if options.threshold is None else options.threshold,
         largest_component=options.largest_component,
         fill_holes=options.fill_holes,
         box_margin=options.box_margin,
@@ -181,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tighten-boxes", action="store_true", help="write each mask's own box")
     add("--largest-component", action="store_true", help="drop all but a mask's largest part")
     add("--fill-holes", action="store_true", help="fill what a mask encloses")
-    add("--threshold", type=float, default=0.5, help="of the pixels' probability (default: 0.5)")
+    add("--threshold", type=float, help="of the pixels' probability (default: the model's own)")
     add("--calibration", type=Path, metavar="FILE", help="default: calibration.json of the model's "
         "folder, where it is")  # fmt: skip
     add("--calibrate", type=Path, metavar="COCO_JSON", help="instead of labelling: fit the scores "

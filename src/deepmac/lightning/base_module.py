@@ -100,6 +100,10 @@ class SegmentationModule(pl.LightningModule, ABC):
                 f"model.num_classes={settings['num_classes']}, but the annotations define "
                 f"{len(class_map)} categories: set model.num_classes=null to follow the data"
             )
+        if not 0 < settings["mask_threshold"] < 1:
+            raise ConfigError(
+                f"model.mask_threshold={settings['mask_threshold']} lies between 0 and 1"
+            )
         self.class_map = class_map
         try:
             with torch.device("cpu"):  # the same initial weights on every device

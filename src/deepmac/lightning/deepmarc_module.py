@@ -68,6 +68,7 @@ class DeepMARCModule(SegmentationModule):
         proposals: boxes per image that the first stage hands over.
         rois_per_image: proposals per image that the box head learns from.
         min_score: detections must be above it.
+        mask_threshold: a pixel belongs to a mask above this probability.
         nms_threshold: overlap above which the weaker detection of a class goes.
         max_detections: boxes returned per image.
         checkpoint_activations: recompute backbone activations in the backward pass.
@@ -111,6 +112,7 @@ class DeepMARCModule(SegmentationModule):
         proposals: int = 1000,
         rois_per_image: int = 512,
         min_score: float = 0.05,
+        mask_threshold: float = 0.5,
         nms_threshold: float = 0.5,
         max_detections: int = 100,
         checkpoint_activations: bool = False,
@@ -221,7 +223,13 @@ class DeepMARCModule(SegmentationModule):
         """See :class:`SegmentationModule`."""
         network = self._network
         assert self.class_map is not None
-        return predict_batch(network, network(self._images(batch))[-1], batch, self.class_map)
+        return predict_batch(
+            network,
+            network(self._images(batch))[-1],
+            batch,
+            self.class_map,
+            threshold=self.hparams["mask_threshold"],
+        )
 
     @property
     def _network(self) -> DeepMARC:

@@ -43,6 +43,7 @@ class DeepMACModule(SegmentationModule):
         postprocess_crop_size: side of the masks returned in that mode.
         max_detections: boxes returned per image.
         min_score: detections below it get no mask and are left out of results.
+        mask_threshold: a pixel belongs to a mask above this probability.
         crop_impl: ``auto``, ``torchvision`` or ``separable`` RoIAlign.
         checkpoint_activations: recompute backbone activations in the backward pass.
         compat: ``tf_release`` or ``tf_latest``: everything as the original: network, crop, norms,
@@ -85,6 +86,7 @@ class DeepMACModule(SegmentationModule):
         postprocess_crop_size: int = 256,
         max_detections: int = 100,
         min_score: float = 0.0,
+        mask_threshold: float = 0.5,
         crop_impl: CropImpl = "auto",
         checkpoint_activations: bool = False,
         compat: Compat = None,
@@ -206,7 +208,12 @@ class DeepMACModule(SegmentationModule):
         stage = self._network(self._images(batch))[-1]
         assert self.class_map is not None
         return predict_batch(
-            self._network, stage, batch, self.class_map, min_score=self.hparams["min_score"]
+            self._network,
+            stage,
+            batch,
+            self.class_map,
+            min_score=self.hparams["min_score"],
+            threshold=self.hparams["mask_threshold"],
         )
 
     @property

@@ -26,6 +26,7 @@ def predict_batch(
     class_map: ClassMap,
     *,
     min_score: float = 0.0,
+    threshold: float = 0.5,
 ) -> list[ImageResult]:
     """Detections with masks, and masks of the given boxes, for every image of a padded batch.
 
@@ -35,6 +36,7 @@ def predict_batch(
         batch: the padded batch; ``boxes`` are the given ones. Rows that are ``filler`` get none.
         class_map: class slot -> category id.
         min_score: detections below it are left out before the mask head runs.
+        threshold: a pixel belongs to a mask above this probability.
     """
     detections = network.detect(stage, batch["true_sizes"])
     wanted = (detections.scores >= min_score) & (detections.scores > 0)
@@ -71,14 +73,18 @@ def predict_batch(
         found = to_original(boxes[i][keep], geometry[i], height, width)
         own = to_original(given_boxes[i][valid[i]], geometry[i], height, width)
         frames, own_frames = network.mask_frames(found), network.mask_frames(own)
-        own_masks = masks_to_rles(given[i][valid[i]], own_frames, height, width, rule=paste)
+        own_masks = masks_to_rles(
+            given[i][valid[i]], own_frames, height, width, threshold, rule=paste
+        )
         predictions.append(
             image_result(
                 image_id,
                 boxes=found,
                 scores=scores[i][keep],
                 category_ids=category_of[labels[i][keep].numpy()],
-                masks=masks_to_rles(probabilities[i][keep], frames, height, width, rule=paste),
+                masks=masks_to_rles(
+                    probabilities[i][keep], frames, height, width, threshold, rule=paste
+                ),
                 gt_box_masks=dict(
                     zip(annotation_ids[i][valid[i]].tolist(), own_masks, strict=True)
                 ),
