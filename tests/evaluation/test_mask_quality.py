@@ -9,6 +9,7 @@ from pycocotools import mask as mask_utils
 from deepmac.evaluation.mask_quality import (
     boundary_width,
     filled_box,
+    filled_ellipse,
     inner_boundary,
     mask_quality,
 )
@@ -107,3 +108,24 @@ def test_filled_box__holds_the_pixels_whose_centre_lies_in_the_box(
     rle = filled_box(box, height, width)
     np.testing.assert_array_equal(mask_utils.decode(rle).astype(bool), inside)
     assert mask_utils.area(rle) == inside.sum()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(20, 90), st.integers(20, 90), st.floats(0, 9), st.floats(0, 9))
+def test_filled_ellipse__lies_in_its_box_and_has_its_area(
+    height: int, width: int, x0: float, y0: float
+) -> None:
+    box = (x0, y0, width - 1.5, height - 2.25)
+    ellipse, whole = filled_ellipse(box, height, width), filled_box(box, height, width)
+    assert mask_utils.area(mask_utils.merge([ellipse, whole], intersect=True)) == mask_utils.area(
+        ellipse
+    )
+    ideal = np.pi / 4 * (box[2] - box[0]) * (box[3] - box[1])
+    assert abs(mask_utils.area(ellipse) - ideal) < 2 * (height + width) ** 0.5 + 0.02 * ideal
+    turned = mask_utils.decode(filled_ellipse((y0, x0, box[3], box[2]), width, height))
+    np.testing.assert_array_equal(mask_utils.decode(ellipse), turned.T)
+
+
+def test_filled_ellipse__of_a_box_without_an_inside_is_empty() -> None:
+    assert mask_utils.area(filled_ellipse((3, 3, 3, 9), 20, 20)) == 0
+    assert mask_utils.area(filled_ellipse((30, 3, 40, 9), 20, 20)) == 0

@@ -105,6 +105,20 @@ def filled_box(box: Sequence[float], height: int, width: int) -> dict[str, Any]:
     return rle
 
 
+def filled_ellipse(box: Sequence[float], height: int, width: int) -> dict[str, Any]:
+    """The upright ellipse that touches a box's sides: a better guess than the box, as blind.
+
+    A pixel belongs to it when its centre does. Arguments and result as of :func:`filled_box`.
+    """
+    x, y = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+    radius_x, radius_y = max(box[2] - box[0], 1e-9) / 2, max(box[3] - box[1], 1e-9) / 2
+    away_x = (x - (box[0] + box[2]) / 2) / radius_x
+    away_y = (y - (box[1] + box[3]) / 2) / radius_y
+    inside = away_x**2 + away_y**2 < 1
+    rle: dict[str, Any] = mask_utils.encode(np.asfortranarray(inside, np.uint8))
+    return rle
+
+
 def _decode_crops(*masks: Rle) -> tuple[NDArray[np.bool_], ...]:
     """The masks as bool arrays, transposed, cut to the rectangle that holds all of them."""
     corners = mask_utils.toBbox(list(masks)).astype(int)

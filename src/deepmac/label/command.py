@@ -126,7 +126,8 @@ def _calibrate(model: Network, options: argparse.Namespace) -> int:
     measured = made.measured or {}
     print(f"{measured['masks']} masks on {measured['images']} held-out images -> {out}")
     print(
-        f"  mean IoU {measured['mean_iou']:.3f} (filled box {measured['mean_iou_filled_box']:.3f})"
+        f"  mean IoU {measured['mean_iou']:.3f} (filled box {measured['mean_iou_filled_box']:.3f}, "
+        f"filled ellipse {measured['mean_iou_filled_ellipse']:.3f})"
     )
     print(f"  rank correlation of score and IoU (Spearman) {measured['spearman']:.3f}")
     print(

@@ -13,7 +13,7 @@ from torch import nn
 from deepmac.data.problems import describe_kinds
 from deepmac.data.segmentation import find_fault, is_absent, segmentation_rle
 from deepmac.errors import DataError
-from deepmac.evaluation.mask_quality import filled_box
+from deepmac.evaluation.mask_quality import filled_box, filled_ellipse
 from deepmac.label.box_file import BoxFile
 from deepmac.label.calibration import Calibration, calibrate
 from deepmac.label.inference import label_parts
@@ -43,7 +43,7 @@ def calibrate_model(
         how: further arguments of :func:`deepmac.label.inference.label_parts`.
 
     Returns:
-        The map; ``measured`` also holds the mean IoU of the filled boxes.
+        The map; ``measured`` also holds the mean IoU of the filled boxes and ellipses.
 
     Raises:
         DataError: too few objects with masks.
@@ -61,23 +61,25 @@ def calibrate_model(
         size = card.image_size if card else 512
         label_parts(model, plan, parts, masks, image_size=size, on_error="skip", **how)
         labelled = collect(plan, parts)
-        raw, iou, floor, image_ids = [], [], [], []
+        raw, iou, boxed, rounded, image_ids = [], [], [], [], []
         for row, entry, record in labelled.annotations():
             if np.isnan(labelled.raw[row]):
                 continue
             truth = truths[row][1]
             height, width = truth["size"]
             x, y, w, h = entry["bbox"]
-            box = filled_box([x, y, x + w, y + h], height, width)
+            box = [x, y, x + w, y + h]
             raw.append(labelled.raw[row])
             iou.append(_iou(record["rle"], truth) if record else 0.0)
-            floor.append(_iou(box, truth))
+            boxed.append(_iou(filled_box(box, height, width), truth))
+            rounded.append(_iou(filled_ellipse(box, height, width), truth))
             image_ids.append(entry["image_id"])
         parts.release()
     digest = model_digest(model, card.to_dict() if card else {})
     made = calibrate(np.array(raw), np.array(iou), image_ids, digest)
     if made.measured is not None:
-        made.measured["mean_iou_filled_box"] = round(float(np.mean(floor)), 4)
+        made.measured["mean_iou_filled_box"] = round(float(np.mean(boxed)), 4)
+        made.measured["mean_iou_filled_ellipse"] = round(float(np.mean(rounded)), 4)
     return made
 
 
