@@ -9,6 +9,7 @@ from PIL import Image
 from deepmac.compose import compose, lightning_config
 from deepmac.errors import ConfigError
 from deepmac.study.cost import head_cost
+from deepmac.study.effects import gains_of_boxes, gains_of_heads
 from deepmac.study.finished import finished_value
 from deepmac.study.report import write_study
 from deepmac.study.runs import head_order, read_study
@@ -73,6 +74,26 @@ def test_table__has_means_and_spreads_over_the_seeds(tmp_path):
     assert "| 0.700 | 0.600 | -0.100 | 0 |" in shallow
     assert lines.index(shallow) < lines.index(deep)
     assert any("(the box itself)" in line and "0.500 | 0.400" in line for line in lines)
+
+
+def test_effects__compare_runs_of_the_same_seed(tmp_path):
+    def runs(head, boxes, unseen):
+        for seed, value in enumerate(unseen):
+            settings = {"mask_head": head, "model.train_boxes": boxes, "seed_everything": seed}
+            made_up_run(tmp_path, unseen=value, **settings)
+
+    runs("resnet4", "gt", (0.50, 0.40))
+    runs("hourglass20", "gt", (0.61, 0.53))
+    runs("hourglass20", "proposals", (0.55, 0.55, 0.55))
+    study = read_study(tmp_path)
+    (gain,) = gains_of_heads(study)  # on proposals there is no shallow head
+    assert (gain.mask_head, gain.train_boxes) == ("hourglass20", "gt")
+    assert gain.unseen == pytest.approx((0.11, 0.13))
+    (gain,) = gains_of_boxes(study)
+    assert gain.unseen == pytest.approx((0.06, -0.02))
+    table = format_study(study)
+    assert "| hourglass20 | +0.000 ± 0.000 | +0.120 ± 0.014 | 2 |" in table
+    assert "| hourglass20 | +0.000 ± 0.000 | +0.020 ± 0.057 | 2 |" in table
 
 
 def test_heads__are_ordered_by_family_and_depth():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deepmac.study.effects import BASELINE, Effect, format_value, gains_of_boxes, gains_of_heads
 from deepmac.study.runs import Row, Study
 
 _SYSTEM_NAMES = {"deepmac": "Deep-MAC", "deepmarc": "Deep-MARC"}
@@ -37,9 +38,27 @@ def format_study(study: Study) -> str:
             f"| (the box itself) | | | {floor} | | |",
         ]
         parts.append("\n".join(lines))
+    if heads := gains_of_heads(study):
+        parts.append(
+            f"**What a deeper head gains** over `{BASELINE}`, same seed\n\n" + _effects(heads)
+        )
+    if boxes := gains_of_boxes(study):
+        parts.append(
+            "**What ground-truth boxes gain** over proposals, same seed\n\n" + _effects(boxes)
+        )
     if study.unfinished:
         parts.append("Not finished: " + ", ".join(study.unfinished) + ".")
     return "\n\n".join(parts) + "\n"
+
+
+def _effects(effects: list[Effect]) -> str:
+    lines = ["| system | masks learned on | mask head | seen | unseen | seeds |"]
+    lines.append("|---|---|---|---|---|---|")
+    for one in effects:
+        names = _SYSTEM_NAMES[one.system], _BOX_NAMES[one.train_boxes], one.mask_head
+        values = format_value(one.seen), format_value(one.unseen), str(len(one.seen))
+        lines.append("| " + " | ".join((*names, *values)) + " |")
+    return "\n".join(lines)
 
 
 def _line(row: Row) -> str:
