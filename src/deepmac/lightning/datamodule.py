@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -14,14 +13,11 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from deepmac.class_map import ClassMap
-from deepmac.data.coco import CheckImages, CocoIndex, OnError, read_coco
+from deepmac.data.coco import CheckImages, CocoIndex, OnError
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances
 from deepmac.data.jitter import JitterMode
-from deepmac.data.locate import locate_coco
 from deepmac.data.sampler import EpochBatchSampler
-from deepmac.data.shapes import ensure_shapes
-from deepmac.data.splits import masked_category_ids
 from deepmac.data.transforms import evaluation_transform, training_transform
 from deepmac.data.transforms_original import (
     original_evaluation_transform,
@@ -29,11 +25,10 @@ from deepmac.data.transforms_original import (
 )
 from deepmac.errors import ConfigError, DataError
 from deepmac.lightning import xla
+from deepmac.lightning.annotation_files import Split, data_folder, read_annotations, read_classes
 from deepmac.lightning.console import say
 from deepmac.nn.norm import Compat
 from deepmac.weight_files import read_weight_file
-
-Split = Literal["train", "val", "predict"]
 
 ORIGINAL_MAX_BOXES = 100
 _MODEL_NAMES = {
@@ -141,7 +136,7 @@ class CocoDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Write the generated set once per machine."""
         if self.hparams["source"] == "shapes":
-            self._root()
+            data_folder(self.hparams)
 
     def setup(self, stage: str) -> None:
         """Read and check the annotation files that the stage needs."""
@@ -154,7 +149,8 @@ class CocoDataModule(pl.LightningDataModule):
         if stage == "predict":
             self.predict_index = self._read("predict")
         if self._class_map is None:
-            classes = self._read_classes(stage)
+            read = self.train_index, self.val_index, self.predict_index
+            classes = read_classes(self.hparams, *read)
             self._class_map = self._slots_of_weights(classes) if stage == "fit" else classes
             self._report_max_boxes()
 
@@ -333,60 +329,13 @@ class CocoDataModule(pl.LightningDataModule):
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
-    def _root(self) -> Path:
-        settings = self.hparams
-        if settings["source"] == "shapes":
-            return ensure_shapes(
-                None if settings["root"] is None else Path(settings["root"]),
-                num_train=settings["shapes_train"],
-                num_val=settings["shapes_val"],
-                size=settings["shapes_size"],
-                difficulty=settings["difficulty"],
-            )
-        if settings["root"] is None and settings["train_json"] is None:
-            raise ConfigError(
-                "data.root is not set: give the folder that holds annotations/ and images/"
-            )
-        return Path(settings["root"] or ".")
-
     def _read(self, split: Split) -> CocoIndex:
-        settings = self.hparams
-        index = read_coco(
-            *self._locate(split),
-            on_error=settings["on_error"],
-            check_images=settings["check_images"],
-            require_annotations=split != "predict",
-        )
+        index = read_annotations(self.hparams, split)
         for line in index.dropped_summary():
             say(line)
-        if settings["only_images"] is not None and split != "predict":
-            index = index.restricted_to(settings["only_images"])
+        if self.hparams["only_images"] is not None and split != "predict":
+            index = index.restricted_to(self.hparams["only_images"])
         return index
-
-    def _locate(self, split: Split) -> tuple[Path, Path]:
-        """The json and image folder of a split; predicting without a json takes validation's."""
-        settings = self.hparams
-        json = settings[f"{split}_json"] or (settings["val_json"] if split == "predict" else None)
-        return locate_coco(
-            self._root(),
-            "val" if split == "predict" else split,
-            json=json,
-            image_dir=settings["image_dir"],
-        )
-
-    def _read_classes(self, stage: str) -> ClassMap:
-        source = self.train_index
-        if source is None:
-            try:
-                located = self._locate("train")
-            except DataError:
-                # Evaluation alone: a checkpoint's own classes replace these anyway.
-                source = self.val_index or self.predict_index
-            else:
-                source = read_coco(*located, on_error="drop", check_images="none")
-        assert source is not None
-        masked = masked_category_ids(self.hparams["masked_classes"], source)
-        return ClassMap.from_categories(source.categories, masked)
 
     def _report_max_boxes(self) -> None:
         limit, index = self.hparams["max_boxes"], self.train_index
