@@ -88,6 +88,10 @@ def test_load_model__takes_folder_file_and_checkpoint(
         assert card_of(loaded) == CARD
 
 
+def test_write_model__others_may_read_it(folder: Path) -> None:
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "config.yaml").stat().st_mode
+
+
 def test_mask_threshold__of_older_files_is_one_half(model: DeepMAC, tmp_path: Path) -> None:
     older = checkpoint(model)
     del older["hyper_parameters"]["mask_threshold"]

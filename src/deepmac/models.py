@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> N
         yaml.safe_dump(described, sort_keys=False, default_flow_style=None, width=100),
         encoding="utf-8",
     )
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors writes for the owner alone
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None, Path]:
