@@ -1,8 +1,9 @@
 """Coats of the `shapes` data set: with ``difficulty=coats`` a kind is also told by its paint.
 
 Natural classes differ in more than outline: a zebra is striped, a mug has a handle of one colour.
-Here every kind has colours and textures of its own, for its body and for one part. A mask head may
-then learn what the kinds with masks look like, which says nothing about the others.
+Here every kind has colours of its own and its own pair of textures, for its body and for one
+part. A mask head may then learn what the kinds with masks look like, which says nothing
+about the others.
 """
 
 from __future__ import annotations

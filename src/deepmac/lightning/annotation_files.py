@@ -67,6 +67,10 @@ def read_classes(
         val: gives the classes where there is no training json: in an evaluation alone, where a
             checkpoint's own replace them anyway.
         predict: the last resort.
+
+    Raises:
+        ConfigError: ``masked_classes`` names what the data does not have.
+        DataError: the training json is faulty.
     """
     source = train
     if source is None:

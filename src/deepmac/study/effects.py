@@ -18,8 +18,8 @@ class Effect:
 
     Attributes:
         system: ``deepmac`` or ``deepmarc``.
-        train_boxes: boxes of the better-informed side: ``gt`` or ``proposals``.
-        mask_head: of that side.
+        train_boxes: what the masks of the gaining side were learned on: ``gt`` or ``proposals``.
+        mask_head: the head whose gain it is.
         seen: differences on classes with masks in training.
         unseen: differences on the others.
     """
