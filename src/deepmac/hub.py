@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from deepmac.errors import UserError
+from deepmac.files import new_folder, refuse_existing
 from deepmac.model_card import ModelCard
 from deepmac.models import CONFIG, WEIGHTS, Network, card_of, load_model, write_model
-from deepmac.new_folder import new_folder, refuse_existing
 
 _CARD_LIST = 40  # class names that the model card spells out
 

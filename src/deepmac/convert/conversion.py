@@ -21,9 +21,9 @@ from deepmac.convert.text_proto import read_text_proto
 from deepmac.convert.torch_centernet import convert_torch_centernet, is_torch_centernet
 from deepmac.convert.variables import SUFFIX, convert_known_variables, is_weight
 from deepmac.errors import UserError
+from deepmac.files import new_folder, refuse_existing
 from deepmac.model_card import ModelCard
 from deepmac.models import CONFIG, INITIALISATION, WEIGHTS, build_model, write_model
-from deepmac.new_folder import new_folder, refuse_existing
 from deepmac.nn.backbones import CENTERNET_BGR
 from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone
 from deepmac.nn.pretrained import read_tensors

@@ -16,8 +16,8 @@ from deepmac.export.onnx_format import OnnxRun, require_onnx, write_onnx
 from deepmac.export.parity import largest_difference
 from deepmac.export.torch_format import TorchRun, write_torch
 from deepmac.export.tracing import traced
+from deepmac.files import new_folder, refuse_existing
 from deepmac.models import card_of
-from deepmac.new_folder import new_folder, refuse_existing
 
 Format = Literal["onnx", "torch", "safetensors"]
 

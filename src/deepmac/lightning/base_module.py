@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from deepmac.class_map import ClassMap
-from deepmac.errors import ConfigError, UserError
+from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning import position, xla
+from deepmac.lightning.checkpoint_files import NotFinite, not_finite_part
 from deepmac.lightning.console import say
 from deepmac.lightning.datamodule import CocoDataModule
+from deepmac.lightning.evaluation_callback import gather
 from deepmac.lightning.initial_weights import load_initial_weights
 from deepmac.lightning.schedule import learning_rate_factor
-from deepmac.lightning.step_watch import StepWatch, not_finite, refuse_on_xla
+from deepmac.lightning.step_watch import LossNotFinite, StepWatch, not_finite, refuse_on_xla
 from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET, Normalization
 from deepmac.nn.norm import set_all_reduce, set_cross_replica
 from deepmac.nn.recompute import set_recompute
@@ -133,16 +135,19 @@ class SegmentationModule(pl.LightningModule, ABC):
         """Losses of one batch; a loss that is not finite stops the run.
 
         Raises:
-            UserError: it is not, and on which images (on XLA: up to ``log_every_n_steps`` later).
+            LossNotFinite: it is not, on some replica, and on which images (on XLA: up to
+                ``log_every_n_steps`` later).
         """
         losses = self.compute_losses(batch)
         if self._watch is not None:
             self._watch.step(losses, batch["image_ids"])
             return losses["loss"]
-        finite = torch.isfinite(losses["loss"])
+        finite = torch.isfinite(losses["loss"].detach())
+        if self._replicas > 1:  # all replicas stop, or the others wait for this one
+            finite = self.sum_over_replicas((~finite).float()) == 0
         if not finite:
             values = {name: value.item() for name, value in losses.items()}
-            raise UserError(not_finite(values, batch["image_ids"].tolist(), self.global_step))
+            raise LossNotFinite(not_finite(values, batch["image_ids"].tolist(), self.global_step))
         self._show(losses, batch)
         return losses["loss"]
 
@@ -266,12 +271,27 @@ class SegmentationModule(pl.LightningModule, ABC):
         """Store which category every class slot means, in plain values."""
         if self._watch is not None:
             self._watch.check()
+            checkpoint.update(xla.host_tensors(dict(checkpoint)))
+        self._refuse_not_finite(checkpoint)
         if (pace := self._pace()) is not None:
             checkpoint[position.KEY] = pace._asdict()
         checkpoint["deepmac_system"] = self.system
         if self.class_map is not None:
             checkpoint["deepmac_class_map"] = self.class_map.to_dict()
             checkpoint["deepmac_normalization"] = asdict(self._built.normalize.normalization)
+
+    def _refuse_not_finite(self, checkpoint: dict[str, Any]) -> None:
+        """What every replica does before the first of them writes a file."""
+        part = not_finite_part(checkpoint)
+        if self._replicas > 1:
+            parts = gather(self.trainer, part)
+            part = next((other for other in parts if other is not None), None)
+        if part is not None:
+            raise NotFinite(
+                f"after step {self.global_step} the network is not finite ({part}): nothing was "
+                "saved, earlier checkpoints stay as they are; lower model.lr and start anew, or go "
+                "on from one of them"
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the checkpoint's classes, or refuse those of another data set."""
@@ -333,6 +353,10 @@ class SegmentationModule(pl.LightningModule, ABC):
             return None
         images = self._data.hparams["batch_size"] * self.trainer.world_size
         return position.Pace(images, self._data.batches_per_epoch)
+
+    @property
+    def _replicas(self) -> int:
+        return 1 if self._trainer is None else int(self.trainer.world_size)
 
     @property
     def _data(self) -> CocoDataModule:

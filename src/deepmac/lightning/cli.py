@@ -15,6 +15,7 @@ from rich.console import Console
 
 from deepmac.errors import ConfigError
 from deepmac.evaluation import format_table
+from deepmac.lightning.checkpoint_files import CheckpointFiles
 from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.evaluation_callback import EvaluateCoco
@@ -114,6 +115,8 @@ class DeepMACCLI(LightningCLI):
         """Give the callback that saves the configuration the portable text."""
         self.save_config_kwargs = {"content": self.config_dump, "run_dir": self.run_dir}
         trainer = super().instantiate_trainer(**kwargs)
+        if trainer.strategy._checkpoint_io is None:
+            trainer.strategy.checkpoint_io = CheckpointFiles()
         if isinstance(trainer.strategy, XLAReplicas):
             trainer.callbacks.append(FinalEvaluation())  # type: ignore[attr-defined]
         return trainer

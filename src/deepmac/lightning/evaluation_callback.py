@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -17,6 +17,7 @@ from deepmac.evaluation import Evaluation, flatten_metrics, format_table
 from deepmac.evaluation.results import ImageResult, write_results_json
 from deepmac.lightning import xla
 
+T = TypeVar("T")
 _HEADLINES = ("box/AP/all", "mask/AP/all", "mask_gt_box/mIoU/seen", "mask_gt_box/mIoU/unseen")
 
 
@@ -147,8 +148,8 @@ class WriteResults(Callback):
             )
 
 
-def gather(trainer: pl.Trainer, state: list[ImageResult]) -> list[list[ImageResult]]:
-    """Every replica's list, on every replica."""
+def gather(trainer: pl.Trainer, state: T) -> list[T]:
+    """Every replica's value, on every replica."""
     if trainer.world_size == 1:
         return [state]
     if xla.runs_on(trainer):

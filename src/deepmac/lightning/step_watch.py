@@ -11,8 +11,9 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.strategies import XLAStrategy
 from torch import Tensor
 
-from deepmac.errors import ConfigError, UserError
+from deepmac.errors import ConfigError
 from deepmac.lightning import preemption, xla
+from deepmac.lightning.checkpoint_files import NotFinite
 from deepmac.lightning.step_report import Look, StepReport
 
 
@@ -77,8 +78,8 @@ class StepWatch:
         return not_finite(first.bad_losses, first.bad_images, step)
 
 
-class LossNotFinite(UserError):
-    """A loss that may have reached the weights already: they are not worth saving."""
+class LossNotFinite(NotFinite):
+    """A loss that may have reached the weights already."""
 
 
 def not_finite(losses: Mapping[str, float], image_ids: list[int], step: int) -> str:

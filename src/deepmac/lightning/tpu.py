@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning_fabric.plugins import TorchCheckpointIO, XLACheckpointIO
+from lightning_fabric.plugins import XLACheckpointIO
 from pytorch_lightning.accelerators import XLAAccelerator
 from pytorch_lightning.plugins import XLAPrecision
 from pytorch_lightning.strategies import SingleDeviceXLAStrategy, XLAStrategy
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deepmac.errors import ConfigError
 from deepmac.lightning import preemption, xla
+from deepmac.lightning.checkpoint_files import CheckpointFiles
 
 
 class XLADevices(XLAAccelerator):
@@ -127,14 +128,14 @@ class XLAMixedPrecision(XLAPrecision):
         return torch.autocast("xla", dtype=torch.bfloat16)
 
 
-class CheckpointFiles(XLACheckpointIO):
-    """Plain CPU tensors, which any torch reads; a file is replaced only by a complete new one."""
+class XLACheckpointFiles(CheckpointFiles, XLACheckpointIO):
+    """Plain CPU tensors, which any torch reads."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """As on other devices (Lightning's XLA writer can leave half a file)."""
-        TorchCheckpointIO.save_checkpoint(self, xla.host_tensors(checkpoint), path, storage_options)
+        """As on other devices."""
+        super().save_checkpoint(xla.host_tensors(checkpoint), path, storage_options)
 
 
 class OneXLADevice(SingleDeviceXLAStrategy):
@@ -147,7 +148,7 @@ class OneXLADevice(SingleDeviceXLAStrategy):
 
     def __init__(self, device: int = 0, cache_dir: str | None = None) -> None:
         require_xla()
-        super().__init__(device=device, checkpoint_io=CheckpointFiles())
+        super().__init__(device=device, checkpoint_io=XLACheckpointFiles())
         self.cache_dir = cache_dir
 
     def setup_environment(self) -> None:
@@ -174,7 +175,7 @@ class XLAReplicas(XLAStrategy):
 
     def __init__(self, cache_dir: str | None = None) -> None:
         require_xla()
-        super().__init__(checkpoint_io=CheckpointFiles())
+        super().__init__(checkpoint_io=XLACheckpointFiles())
         self.cache_dir = cache_dir
 
     def setup_environment(self) -> None:
