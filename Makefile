@@ -36,7 +36,7 @@ lint: $(STAMP)  ## Style and types.
 	$(BIN)/mypy
 
 bench: $(STAMP)  ## Speed figures, each with how it was measured.
-	$(BIN)/python -m deepmac.bench $(ARGS)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 overfit: $(STAMP)  ## Learn eight real images by heart: make overfit ROOT=COCO
 	$(BIN)/python train.py experiment=voc_to_nonvoc_tiny debug=overfit data.root=$(ROOT) $(ARGS)

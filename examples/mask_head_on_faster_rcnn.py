@@ -7,7 +7,7 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from deepmac.nn.mask_heads import build_mask_head
-from deepmac.postprocess import paste_masks
+from deepmac.predict.paste import paste_masks
 
 detector = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None)  # or weights="DEFAULT"
 detector.eval().requires_grad_(False)

@@ -7,15 +7,15 @@ import pytest
 import yaml
 from pytorch_lightning import Trainer
 
-from deepmac.compose import compose, config_tree, lightning_config
 from deepmac.errors import ConfigError
+from deepmac.lightning.compose import compose, config_tree, lightning_config
 from deepmac.lightning.datamodule import CocoDataModule
+from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule, MaskRCNNLossWeights
-from deepmac.lightning.module import DeepMACModule
 from deepmac.lightning.systems import SYSTEMS
-from deepmac.losses import LossOptions
-from deepmac.nn.deepmarc import DeepMARC
-from deepmac.nn.deepmarc_head import ROI_MASK_HEADS
+from deepmac.losses.criterion import LossOptions
+from deepmac.nn.deepmarc.mask_branch import ROI_MASK_HEADS
+from deepmac.nn.deepmarc.model import DeepMARC
 
 EXPERIMENTS = sorted(path.stem for path in (config_tree() / "experiment").glob("*.yaml"))
 OFFICIAL = ("voc_to_nonvoc", "voc_to_nonvoc_1024", "nonvoc_to_voc_1024", "coco_1024")

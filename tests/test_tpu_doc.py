@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from deepmac.compose import compose
+from deepmac.lightning.compose import compose
 
 TEXT = (Path(__file__).resolve().parent.parent / "docs" / "tpu.md").read_text()
 GROUPS = "trainer|data|model|callbacks|hydra|experiment|backbone|mask_head|ckpt_path"

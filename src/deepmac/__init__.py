@@ -6,14 +6,14 @@ __version__ = "0.1.0"
 __all__ = ["DeepMAC", "Predictor", "__version__", "load_model"]
 
 if TYPE_CHECKING:
-    from deepmac.models import load_model
+    from deepmac.models.files import load_model
     from deepmac.nn.deepmac import DeepMAC
-    from deepmac.predictor import Predictor
+    from deepmac.predict.predictor import Predictor
 
 _PUBLIC = {
     "DeepMAC": "deepmac.nn.deepmac",
-    "Predictor": "deepmac.predictor",
-    "load_model": "deepmac.models",
+    "Predictor": "deepmac.predict.predictor",
+    "load_model": "deepmac.models.files",
 }
 
 

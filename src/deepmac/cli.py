@@ -76,9 +76,9 @@ def train(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from deepmac.compose import lightning_config
     from deepmac.lightning.cli import run
-    from deepmac.study.finished import finished_value
+    from deepmac.lightning.compose import lightning_config
+    from deepmac.lightning.finished import finished_value
 
     value: list[float | None] = []
 
@@ -102,8 +102,8 @@ def train(config: DictConfig) -> float | None:
 
 def _trainer_command(command: str, arguments: list[str]) -> int:
     """Words with a leading dash go to LightningCLI, the others to Hydra."""
-    from deepmac.compose import compose, lightning_config, run_directory
     from deepmac.lightning.cli import run
+    from deepmac.lightning.compose import compose, lightning_config, run_directory
 
     overrides, options = _sort(arguments)
     if any(option == "--config" or option.startswith(("--config=", "-c")) for option in options):
@@ -124,8 +124,8 @@ def _trainer_command(command: str, arguments: list[str]) -> int:
 
 
 def _check_data(arguments: list[str]) -> int:
-    from deepmac.check_data import check_data, print_report
-    from deepmac.compose import compose
+    from deepmac.check_data.check import check_data, print_report
+    from deepmac.lightning.compose import compose
 
     overrides, options = _sort(arguments)
     if options:

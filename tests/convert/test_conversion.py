@@ -15,7 +15,7 @@ import yaml
 from deepmac.convert import ConversionError, command, convert, convert_variables
 from deepmac.convert.labels import class_map_of
 from deepmac.errors import UserError
-from deepmac.models import card_of, load_model
+from deepmac.models.files import card_of, load_model
 
 Writer = Callable[..., Path]
 Arrays = dict[str, np.ndarray]

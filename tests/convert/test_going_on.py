@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from deepmac.convert import convert
-from deepmac.data.shapes_outlines import SHAPES
-from deepmac.models import card_of, load_model
+from deepmac.data.shapes.outlines import SHAPES
+from deepmac.models.files import card_of, load_model
 from tiny import TINY, run, train_py
 
 MODELS = Path(__file__).parents[1] / "reference" / "fixtures" / "model"

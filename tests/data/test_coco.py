@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from deepmac.data.coco import CocoIndex, Instance, decode_mask, instance_rle, read_coco
-from deepmac.data.segmentation import find_fault, is_empty
+from deepmac.data.annotations.coco import CocoIndex, Instance, decode_mask, instance_rle, read_coco
+from deepmac.data.annotations.segmentation import find_fault, is_empty
 from deepmac.errors import ConfigError, DataError
 
 WIDTH, HEIGHT = 20, 16

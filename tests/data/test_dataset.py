@@ -8,11 +8,11 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from deepmac.data import mask_targets
-from deepmac.data.coco import Category, CocoIndex, ImageRecord, Instance, read_coco
+from deepmac.data.annotations.coco import Category, CocoIndex, ImageRecord, Instance, read_coco
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances, SampleError
-from deepmac.data.jitter import jitter_boxes
-from deepmac.data.transforms import Letterbox, evaluation_transform, training_transform
+from deepmac.data.transforms.compose import Letterbox, evaluation_transform, training_transform
+from deepmac.data.transforms.jitter import jitter_boxes
 from deepmac.errors import ConfigError, DataError
 
 HEIGHT, WIDTH = 48, 64

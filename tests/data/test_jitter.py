@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from deepmac.data.jitter import jitter_boxes
+from deepmac.data.transforms.jitter import jitter_boxes
 
 CANVAS = (100, 200)
 BOXES = torch.tensor([[20.0, 30.0, 60.0, 70.0], [2.0, 40.0, 42.0, 60.0]]).repeat(300, 1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deepmac.data.locate import locate_coco
+from deepmac.data.annotations.locate import locate_coco
 from deepmac.errors import DataError
 
 

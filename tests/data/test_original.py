@@ -8,22 +8,22 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from deepmac.compat_targets import original_mask_targets
-from deepmac.data.coco import Category, CocoIndex, ImageRecord, Instance
+from deepmac.data.annotations.coco import Category, CocoIndex, ImageRecord, Instance
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances
-from deepmac.data.geometry import Geometry
-from deepmac.data.original_targets import original_targets
-from deepmac.data.source_pixels import SourcePixels
-from deepmac.data.transforms import square_crop, square_crop_window, training_transform
-from deepmac.data.transforms_original import (
+from deepmac.data.original.resize import legacy_resize_nearest
+from deepmac.data.original.soft_targets import original_mask_targets
+from deepmac.data.original.source_pixels import SourcePixels
+from deepmac.data.original.targets import original_targets
+from deepmac.data.original.transforms import (
     OriginalLetterbox,
     OriginalSquareCrop,
     original_color,
     original_evaluation_transform,
     original_training_transform,
 )
-from deepmac.legacy_resize import legacy_resize_nearest
+from deepmac.data.transforms.compose import square_crop, square_crop_window, training_transform
+from deepmac.data.transforms.geometry import Geometry
 
 FIXTURES = Path(__file__).parents[1] / "reference" / "fixtures"
 SHAPES = ("48x80", "80x48", "30x31", "64x64", "100x200", "33x57")

@@ -10,12 +10,12 @@ from PIL import Image
 from rich.console import Console
 from torchvision.transforms import v2
 
-from deepmac.check_data import check_data, print_report
-from deepmac.data.coco import read_coco
+from deepmac.check_data.check import check_data, print_report
+from deepmac.data.annotations.coco import read_coco
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances
 from deepmac.data.statistics import count
-from deepmac.data.transforms import Letterbox
+from deepmac.data.transforms.compose import Letterbox
 from deepmac.errors import DataError
 
 

@@ -17,16 +17,16 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from deepmac.data.shapes import (
+from deepmac.data.shapes.coats import COATS, paint_coat
+from deepmac.data.shapes.data_set import (
     SEEN_SHAPES,
     SHAPES_VERSION,
     UNSEEN_SHAPES,
     ensure_shapes,
     write_shapes,
 )
-from deepmac.data.shapes_coats import COATS, paint_coat
-from deepmac.data.shapes_outlines import SHAPES, random_rings, rasterize
-from deepmac.data.shapes_picture import MIN_VISIBLE_AREA, MIN_VISIBLE_FRACTION, draw_picture
+from deepmac.data.shapes.outlines import SHAPES, random_rings, rasterize
+from deepmac.data.shapes.picture import MIN_VISIBLE_AREA, MIN_VISIBLE_FRACTION, draw_picture
 from deepmac.errors import ConfigError, DataError
 
 COUNTS = {"num_train": 40, "num_val": 30}
@@ -213,7 +213,7 @@ def test_classes_with_a_hole__are_empty_in_the_middle(name: str) -> None:
 
 def test_processes_that_start_together__end_with_one_complete_set(tmp_path: Path) -> None:
     write_shapes(tmp_path / "alone", num_train=12, num_val=4, size=64)
-    call = "from deepmac.data.shapes import *; {}({!r}, num_train=12, num_val=4, size=64)"
+    call = "from deepmac.data.shapes.data_set import *; {}({!r}, num_train=12, num_val=4, size=64)"
     ensured, written = tmp_path / "ensured", tmp_path / "written"
     programs = 2 * [call.format("ensure_shapes", str(ensured))]
     programs += 2 * [call.format("write_shapes", str(written))]
@@ -258,7 +258,7 @@ def test_an_interrupted_write__leaves_nothing_behind(
     def interrupt(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("deepmac.data.shapes.draw_picture", interrupt)
+    monkeypatch.setattr("deepmac.data.shapes.data_set.draw_picture", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_shapes(tmp_path / "set", num_train=1, num_val=1)
     assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deepmac.data.coco import Category, CocoIndex, ImageRecord, Instance, read_coco
+from deepmac.data.annotations.coco import Category, CocoIndex, ImageRecord, Instance, read_coco
 from deepmac.data.splits import NONVOC_NAMES, VOC_NAMES, make_split, masked_category_ids
 from deepmac.errors import ConfigError
 

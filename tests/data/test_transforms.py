@@ -10,9 +10,15 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from deepmac.data.geometry import Geometry
 from deepmac.data.mask_targets import area_average
-from deepmac.data.transforms import (
+from deepmac.data.transforms.color import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    distort_color,
+)
+from deepmac.data.transforms.compose import (
     Letterbox,
     RandomColor,
     RandomSquareCrop,
@@ -22,13 +28,7 @@ from deepmac.data.transforms import (
     square_crop_window,
     training_transform,
 )
-from deepmac.data.transforms_color import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-    distort_color,
-)
+from deepmac.data.transforms.geometry import Geometry
 from deepmac.errors import ConfigError
 
 AXIS_ALIGNED = {

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from deepmac.class_map import ClassMap
-from deepmac.model_card import ModelCard
-from deepmac.models import build_model
+from deepmac.models.card import ModelCard
+from deepmac.models.files import build_model
 from deepmac.nn.backbones import IMAGENET
 
 

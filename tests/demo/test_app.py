@@ -19,7 +19,7 @@ from deepmac import Predictor
 from deepmac.cli import main
 from deepmac.demo.app import make_app
 from deepmac.demo.pictures import Gallery, Limits, PictureError, decode
-from deepmac.postprocess import mask_to_rle
+from deepmac.predict.paste import mask_to_rle
 
 BOXES = [[10, 20, 70, 50], [0, 0, 120, 90]]
 LIMITS = Limits(upload_megabytes=0.2, megapixels=0.1, kept=2)
@@ -228,11 +228,11 @@ def test_page__needs_nothing_from_elsewhere(client):
 def test_command__says_what_is_wrong_in_one_sentence(tmp_path, capsys, model, monkeypatch):
     import socket
 
-    import deepmac.models
+    import deepmac.models.files
 
     assert main(["demo", "--model", str(tmp_path / "none")]) == 1
     assert "there is no model" in capsys.readouterr().err
-    monkeypatch.setattr(deepmac.models, "load_model", lambda *_, **__: model)
+    monkeypatch.setattr(deepmac.models.files, "load_model", lambda *_, **__: model)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -248,7 +248,7 @@ def test_command__says_what_is_wrong_in_one_sentence(tmp_path, capsys, model, mo
 
 
 def test_command__serves_on_this_machine_only(model, tmp_path):
-    from deepmac.hub import save_pretrained
+    from deepmac.models.hub import save_pretrained
 
     save_pretrained(model, tmp_path / "model")
     command = [str(Path(sys.executable).parent / "deepmac"), "demo", "--port", "0"]

@@ -9,10 +9,10 @@ import torch
 from deepmac import Predictor, load_model
 from deepmac.class_map import ClassMap
 from deepmac.cli import main
-from deepmac.data.shapes import write_shapes
+from deepmac.data.shapes.data_set import write_shapes
 from deepmac.errors import ConfigError, UserError
-from deepmac.model_card import ModelCard
-from deepmac.models import build_model, card_of, write_model
+from deepmac.models.card import ModelCard
+from deepmac.models.files import build_model, card_of, write_model
 from deepmac.nn.backbones import IMAGENET
 
 NETWORK = {

@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def coco(folder):
     """A small COCO folder of real files."""
-    from deepmac.data.shapes import write_shapes
+    from deepmac.data.shapes.data_set import write_shapes
 
     write_shapes(folder / "coco", num_train=6, num_val=2, size=64)
     return folder / "coco"

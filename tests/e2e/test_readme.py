@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepmac.compose import compose
+from deepmac.lightning.compose import compose
 from tiny import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()

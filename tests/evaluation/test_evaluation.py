@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deepmac.data.coco import (
+from deepmac.data.annotations.coco import (
     Category,
     CocoIndex,
     ImageRecord,

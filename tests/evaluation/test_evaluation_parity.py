@@ -14,7 +14,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from deepmac.data.coco import (
+from deepmac.data.annotations.coco import (
     Category,
     CocoIndex,
     ImageRecord,

@@ -6,8 +6,8 @@ import torch
 
 from deepmac.class_map import ClassMap
 from deepmac.export.graphs import blobs
-from deepmac.model_card import ModelCard
-from deepmac.models import build_model
+from deepmac.models.card import ModelCard
+from deepmac.models.files import build_model
 from deepmac.nn.backbones import IMAGENET
 
 TINY = {

@@ -15,7 +15,7 @@ from deepmac.errors import UserError
 from deepmac.export import export_model
 from deepmac.export.graphs import BoxesGraph, DetectGraph, blobs
 from deepmac.export.onnx_format import OnnxRun
-from deepmac.models import card_of
+from deepmac.models.files import card_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BOXES = np.array([[5.0, 4.0, 40.0, 44.0], [30.5, 10.0, 75.0, 49.0], [60.0, 2.0, 62.0, 9.0]])
@@ -142,8 +142,8 @@ def test_example__resizes_as_the_training_does(picture, monkeypatch):
     monkeypatch.syspath_prepend(REPOSITORY / "examples")
     import onnx_masks
 
-    from deepmac.legacy_resize import legacy_resize_bilinear
-    from deepmac.preprocess import letterbox
+    from deepmac.data.original.resize import legacy_resize_bilinear
+    from deepmac.predict.letterbox import letterbox
 
     for size in (33, 64, 200):
         entry = letterbox(picture, size)
@@ -164,8 +164,8 @@ def test_example__pastes_as_the_package_does(monkeypatch, rule, scale):
     monkeypatch.syspath_prepend(REPOSITORY / "examples")
     import onnx_masks
 
-    from deepmac.nn.deepmarc_roi import grow_boxes
-    from deepmac.postprocess import paste_masks
+    from deepmac.nn.deepmarc.roi_heads import grow_boxes
+    from deepmac.predict.paste import paste_masks
 
     crops = torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(2)).numpy()
     boxes = np.array([[5.3, 4, 40, 44], [-9, -3, 80, 55], [60, 2, 60.4, 9], [7, 7, 7, 7]], float)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from deepmac.class_map import ClassMap
-from deepmac.data.shapes import write_shapes
-from deepmac.model_card import ModelCard
-from deepmac.models import build_model, write_model
+from deepmac.data.shapes.data_set import write_shapes
+from deepmac.models.card import ModelCard
+from deepmac.models.files import build_model, write_model
 from deepmac.nn.backbones import IMAGENET
 from deepmac.nn.deepmac import DeepMAC
 

@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 
-from deepmac.label import command, held_out, job  # noqa: F401 - imported before the forks
-from deepmac.models import load_model
+from deepmac.label import command, job  # noqa: F401 - imported before the forks
+from deepmac.label.masks import held_out  # noqa: F401
+from deepmac.models.files import load_model
 
 
 def dying_at(step: int) -> None:

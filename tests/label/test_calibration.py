@@ -12,7 +12,7 @@ import pytest
 
 from deepmac.cli import main
 from deepmac.errors import DataError, UserError
-from deepmac.label.calibration import Calibration, calibrate, calibration_error, spearman
+from deepmac.label.masks.calibration import Calibration, calibrate, calibration_error, spearman
 
 
 def overconfident(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[int]]:

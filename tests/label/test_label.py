@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from deepmac.cli import main
-from deepmac.data.segmentation import segmentation_rle
+from deepmac.data.annotations.segmentation import segmentation_rle
 
 Label = Callable[..., Any]
 
@@ -101,7 +101,7 @@ def test_everything_but_the_masks__is_the_input(label: Label, data, tmp_path: Pa
 
 def test_masks_and_boxes__are_the_predictors(label: Label, boxes_only, model_dir, data) -> None:
     from deepmac import Predictor, load_model
-    from deepmac.label.masks import raw_scores
+    from deepmac.label.masks.records import raw_scores
 
     made = label(boxes_only).content
     predictor = Predictor(load_model(model_dir))
@@ -154,7 +154,7 @@ def test_box_margin__lets_masks_leave_their_boxes_and_keeps_the_boxes(
 
 
 def test_clean_up__leaves_one_part_without_holes(label: Label, boxes_only: Path) -> None:
-    from deepmac.label.components import label_components
+    from deepmac.label.masks.components import label_components
 
     raw = label(boxes_only).content["annotations"]
     words = ("--largest-component", "--fill-holes")
@@ -200,7 +200,7 @@ def test_results__load_into_pycocotools(label: Label, boxes_only: Path) -> None:
 
 
 def test_output__is_a_coco_file_for_training(label: Label, boxes_only: Path, data) -> None:
-    from deepmac.data.coco import read_coco
+    from deepmac.data.annotations.coco import read_coco
 
     for form in ("coco", "coco-polygons"):
         index = read_coco(label(boxes_only, "--format", form, out=form).path, data.images)

@@ -9,10 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 
-from deepmac.label import polygons
-from deepmac.label.components import fill_holes, label_components, largest_component
-from deepmac.label.polygons import coco_polygons, joined, mask_polygons, ring_area, simplify, trace
-from deepmac.postprocess import mask_to_rle
+from deepmac.label.masks import polygons
+from deepmac.label.masks.components import fill_holes, label_components, largest_component
+from deepmac.label.masks.polygons import (
+    coco_polygons,
+    joined,
+    mask_polygons,
+    ring_area,
+    simplify,
+    trace,
+)
+from deepmac.predict.paste import mask_to_rle
 
 small_masks = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12))
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepmac.data.annotations.read_boxes import read_boxes
 from deepmac.errors import DataError
-from deepmac.label.read_boxes import read_boxes
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import torch
 from pytorch_lightning import Trainer
 
 from converted import SMALL, converted
-from deepmac.adam import TensorFlowAdam
-from deepmac.compose import compose
-from deepmac.data.shapes import ensure_shapes
-from deepmac.data.shapes_outlines import SHAPES
+from deepmac.data.shapes.data_set import ensure_shapes
+from deepmac.data.shapes.outlines import SHAPES
 from deepmac.errors import ConfigError
+from deepmac.lightning.compose import compose
 from deepmac.lightning.datamodule import ORIGINAL_MAX_BOXES, CocoDataModule
-from deepmac.lightning.module import DeepMACModule
+from deepmac.lightning.deepmac_module import DeepMACModule
+from deepmac.lightning.optim.tensorflow_adam import TensorFlowAdam
 
 NAMES = tuple(shape.name for shape in SHAPES)
 

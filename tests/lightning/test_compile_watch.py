@@ -2,8 +2,8 @@
 
 import torch
 
-from deepmac.lightning.compile_counts import READING, Counts, Expectations, Step, shapes_of
-from deepmac.lightning.compile_watch import CompileWatch
+from deepmac.lightning.xla.compile_counts import READING, Counts, Expectations, Step, shapes_of
+from deepmac.lightning.xla.compile_watch import CompileWatch
 
 PLAIN = {"xla::convolution_overrideable": 4, "xla::add": 2}
 

@@ -10,12 +10,12 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resne
 
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError
+from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule, targets_of
-from deepmac.lightning.module import DeepMACModule
 from deepmac.lightning.systems import chosen_system
-from deepmac.models import card_of, load_model
-from deepmac.nn.deepmarc import DeepMARC
-from deepmac.predictor import Predictor
+from deepmac.models.files import card_of, load_model
+from deepmac.nn.deepmarc.model import DeepMARC
+from deepmac.predict.predictor import Predictor
 from tiny import TINY, deepmac, run, train_py
 
 CLASSES = ClassMap((3, 7, 11), ("cat", "dog", "cow"), frozenset({3, 7}))

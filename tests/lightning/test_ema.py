@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from deepmac.lightning.ema import WarmedUpEMA
+from deepmac.lightning.callbacks.ema import WarmedUpEMA
 
 
 def averaged(decay: float, steps: int) -> float:

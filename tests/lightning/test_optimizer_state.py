@@ -1,7 +1,7 @@
 import torch
 
-from deepmac.adam import TensorFlowAdam
-from deepmac.lightning.optimizer_state import allocate_state
+from deepmac.lightning.optim.tensorflow_adam import TensorFlowAdam
+from deepmac.lightning.xla.optimizer_state import allocate_state
 
 
 def trained(kind, allocate, steps=3):

@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from deepmac.class_map import ClassMap
-from deepmac.lightning.module import DeepMACModule
+from deepmac.lightning.deepmac_module import DeepMACModule
 
 CLASSES = ClassMap((3, 7, 11), ("cat", "dog", "cow"), frozenset({3, 7}))
 

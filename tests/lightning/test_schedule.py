@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from deepmac.class_map import ClassMap
-from deepmac.lightning.module import DeepMACModule
-from deepmac.lightning.schedule import learning_rate_factor
+from deepmac.lightning.deepmac_module import DeepMACModule
+from deepmac.lightning.optim.schedule import learning_rate_factor
 
 OFFICIAL = {"total_steps": 50_000, "warmup_steps": 5000, "warmup_factor": 0.25}
 

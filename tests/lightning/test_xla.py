@@ -11,12 +11,12 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 
 from deepmac.data.collate import collate
 from deepmac.errors import ConfigError
-from deepmac.lightning import tpu
-from deepmac.lightning.step_report import StepReport
-from deepmac.lightning.step_watch import refuse_on_xla
+from deepmac.lightning.xla import strategies as tpu
+from deepmac.lightning.xla.step_report import StepReport
+from deepmac.lightning.xla.step_watch import refuse_on_xla
 from tiny import REPOSITORY, TINY, environment, train_py
 
-OURS = "deepmac.lightning.tpu.XLADevices"
+OURS = "deepmac.lightning.xla.strategies.XLADevices"
 
 
 class Trainer:
@@ -43,7 +43,7 @@ def test_torch_xla__is_imported_by_one_file_alone():
                 names = [node.module or ""]
             if any(name.split(".")[0] == "torch_xla" for name in names):
                 found.add(path.name)
-    assert found == {"xla.py"}
+    assert found == {"device.py"}
 
 
 def test_trainer_tpu__without_torch_xla_is_one_sentence(tmp_path):
@@ -71,7 +71,9 @@ def test_precision__mixed_becomes_a_plugin_of_ours(xla_host):
     trainer = settings(plugins=None)
     tpu.take_precision(trainer)
     assert trainer.precision is None
-    assert [p.class_path for p in trainer.plugins] == ["deepmac.lightning.tpu.XLAMixedPrecision"]
+    assert [p.class_path for p in trainer.plugins] == [
+        "deepmac.lightning.xla.strategies.XLAMixedPrecision"
+    ]
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true", "16-mixed", "64-true"])

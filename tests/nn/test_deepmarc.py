@@ -9,9 +9,9 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from torchvision.ops import MultiScaleRoIAlign
 
 from deepmac.errors import ConfigError, UserError
-from deepmac.nn.deepmarc import DeepMARC
-from deepmac.nn.deepmarc_head import ROI_MASK_HEADS, build_roi_mask_head
-from deepmac.nn.deepmarc_roi import PyramidRoIAlign, grow_boxes, resample_masks
+from deepmac.nn.deepmarc.mask_branch import ROI_MASK_HEADS, build_roi_mask_head
+from deepmac.nn.deepmarc.model import DeepMARC
+from deepmac.nn.deepmarc.roi_heads import PyramidRoIAlign, grow_boxes, resample_masks
 
 SIZE = 128
 SMALL = {

@@ -41,9 +41,9 @@ from deepmac.nn.backbones import CENTERNET_BGR, Normalize
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.mask_heads import MASK_HEADS
 from deepmac.nn.roi_crop import corner_aligned_crop
-from deepmac.postprocess import paste_masks, paste_probabilities
-from deepmac.predictor import Predictor
-from deepmac.preprocess import letterbox
+from deepmac.predict.letterbox import letterbox
+from deepmac.predict.paste import paste_masks, paste_probabilities
+from deepmac.predict.predictor import Predictor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIGURES = Path(__file__).with_name("figures")

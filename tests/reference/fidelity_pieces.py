@@ -22,16 +22,16 @@ from test_losses_against_tf import (
 from test_losses_against_tf import training_step as step_of
 from torchvision import tv_tensors
 
-from deepmac.adam import TensorFlowAdam
-from deepmac.data.transforms import square_crop, square_crop_window
-from deepmac.data.transforms_color import (
+from deepmac.data.transforms.color import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
 )
-from deepmac.lightning.schedule import learning_rate_factor
-from deepmac.targets import center_targets, gaussian_radius
+from deepmac.data.transforms.compose import square_crop, square_crop_window
+from deepmac.lightning.optim.schedule import learning_rate_factor
+from deepmac.lightning.optim.tensorflow_adam import TensorFlowAdam
+from deepmac.losses.center_targets import center_targets, gaussian_radius
 
 Arrays = dict[str, np.ndarray]
 DRAWS = 30

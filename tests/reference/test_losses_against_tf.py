@@ -15,17 +15,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepmac.compat_targets import original_mask_targets
 from deepmac.convert import convert_variables
 from deepmac.convert.conversion import convert_model_variables
 from deepmac.convert.settings import read_settings
 from deepmac.convert.text_proto import parse_text_proto
-from deepmac.losses import DeepMACCriterion, LossOptions
-from deepmac.models import build_model
+from deepmac.data.original.soft_targets import original_mask_targets
+from deepmac.losses.criterion import DeepMACCriterion, LossOptions
+from deepmac.losses.weak import cross_entropy, dice
+from deepmac.losses.weak_criterion import WeakLossOptions, cells_without_overlap, weak_losses
+from deepmac.models.files import build_model
 from deepmac.nn.deepmac import DeepMAC, StageOutput
 from deepmac.nn.full_resolution import original_resize
-from deepmac.weak_criterion import WeakLossOptions, cells_without_overlap, weak_losses
-from deepmac.weak_losses import cross_entropy, dice
 
 Arrays = dict[str, np.ndarray]
 INSIDE = Path(__file__).parent / "fixtures" / "losses"

@@ -18,13 +18,13 @@ from deepmac.convert import convert
 from deepmac.convert.conversion import convert_model_variables
 from deepmac.convert.settings import Settings, read_settings
 from deepmac.convert.text_proto import parse_text_proto
-from deepmac.legacy_resize import legacy_resize_nearest
-from deepmac.models import build_model, card_of, load_model
+from deepmac.data.original.resize import legacy_resize_nearest
+from deepmac.models.files import build_model, card_of, load_model
 from deepmac.nn.backbones import CENTERNET_BGR, Normalize
 from deepmac.nn.deepmac import DeepMAC, StageOutput
-from deepmac.postprocess import paste_masks
-from deepmac.predictor import Predictor
-from deepmac.preprocess import letterbox
+from deepmac.predict.letterbox import letterbox
+from deepmac.predict.paste import paste_masks
+from deepmac.predict.predictor import Predictor
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MODELS = FIXTURES / "model"

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from deepmac.class_map import ClassMap
 from deepmac.lightning.datamodule import CocoDataModule
-from deepmac.lightning.module import DeepMACModule
-from deepmac.models import card_of
+from deepmac.lightning.deepmac_module import DeepMACModule
+from deepmac.models.files import card_of
 from reference.test_losses_against_tf import ORIGINAL, WEIGHTS, Case, load
 
 SIDE, SLOTS = 64, 8

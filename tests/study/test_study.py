@@ -6,11 +6,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from deepmac.compose import compose, lightning_config
 from deepmac.errors import ConfigError
+from deepmac.lightning.compose import compose, lightning_config
+from deepmac.lightning.finished import finished_value
 from deepmac.study.cost import head_cost
 from deepmac.study.effects import gains_of_boxes, gains_of_heads
-from deepmac.study.finished import finished_value
 from deepmac.study.report import write_study
 from deepmac.study.runs import head_order, read_study
 from deepmac.study.table import format_study

@@ -6,8 +6,8 @@ import sys
 import torch
 
 from deepmac.class_map import ClassMap
-from deepmac.lightning import xla
-from deepmac.lightning.module import DeepMACModule
+from deepmac.lightning.deepmac_module import DeepMACModule
+from deepmac.lightning.xla import device as xla
 
 CLASSES = ClassMap((3, 7, 11), ("cat", "dog", "cow"), frozenset({3, 7}))
 
@@ -141,7 +141,7 @@ def recomputed_activations_give_the_same_step():
 
 
 def deepmarc_masks_of_given_boxes_stay_on_the_device():
-    from deepmac.nn.deepmarc import DeepMARC
+    from deepmac.nn.deepmarc.model import DeepMARC
 
     torch.manual_seed(0)
     network = DeepMARC(
@@ -171,7 +171,7 @@ def deepmarc_masks_of_given_boxes_stay_on_the_device():
 
 
 def bfloat16_is_for_products_alone():
-    from deepmac.lightning.tpu import XLAMixedPrecision
+    from deepmac.lightning.xla.strategies import XLAMixedPrecision
 
     module, exact = tiny_module(), tiny_module()
     expected = exact.to(xla.device()).compute_losses(on_device(batch()))
@@ -220,7 +220,7 @@ def collectives_work_at_world_size_one():
 def a_loader_that_fails_fails_where_the_batch_is_asked_for():
     from torch.utils.data import DataLoader
 
-    from deepmac.lightning.tpu import DeviceLoader
+    from deepmac.lightning.xla.strategies import DeviceLoader
 
     class Broken(torch.utils.data.Dataset):
         def __len__(self):
@@ -247,7 +247,7 @@ def a_loader_that_fails_fails_where_the_batch_is_asked_for():
 
 
 def reports_keep_the_first_bad_step_until_somebody_looks():
-    from deepmac.lightning.step_report import StepReport
+    from deepmac.lightning.xla.step_report import StepReport
 
     report = StepReport(1, xla.all_reduce_sum)
     compiles = []

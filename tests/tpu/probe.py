@@ -5,8 +5,8 @@ import os
 
 from pytorch_lightning.callbacks import Callback
 
-from deepmac.lightning import xla
-from deepmac.lightning.tpu import XLADevices
+from deepmac.lightning.xla import device as xla
+from deepmac.lightning.xla.strategies import XLADevices
 
 
 class Probe(Callback):

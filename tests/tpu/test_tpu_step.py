@@ -9,8 +9,8 @@ import os
 os.environ["XLA_ALWAYS_ALLREDUCE"] = "1"
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from deepmac.bench.tpu_step import _batch, count_step
-from deepmac.compose import compose, lightning_config
+from benchmarks.tpu_step import _batch, count_step
+from deepmac.lightning.compose import compose, lightning_config
 from deepmac.lightning import xla
 
 words = ["experiment=voc_to_nonvoc", "trainer=tpu_pod", "backbone=hourglass_10",
@@ -21,7 +21,7 @@ graph, operations, _ = count_step(settings, 2)
 compiles = xla.metrics().get("CompileTime", 0)
 assert compiles <= 1, compiles   # the moments' zeros
 from deepmac.class_map import ClassMap
-from deepmac.lightning.module import DeepMACModule
+from deepmac.lightning.deepmac_module import DeepMACModule
 module = DeepMACModule(**settings["model"])
 module.build(ClassMap(tuple(range(80)), tuple(map(str, range(80))), frozenset(range(20))))
 assert graph.parameters == sum(p.numel() for p in module.parameters())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deepmac.data.sampler import EpochBatchSampler
-from deepmac.data.shapes import ensure_shapes
+from deepmac.data.shapes.data_set import ensure_shapes
 
 IMAGES, BATCH, STEPS = 40, 4, 20
 SAME = (

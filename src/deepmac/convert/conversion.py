@@ -22,8 +22,8 @@ from deepmac.convert.torch_centernet import convert_torch_centernet, is_torch_ce
 from deepmac.convert.variables import SUFFIX, convert_known_variables, is_weight
 from deepmac.errors import UserError
 from deepmac.files import new_folder, refuse_existing
-from deepmac.model_card import ModelCard
-from deepmac.models import CONFIG, INITIALISATION, WEIGHTS, build_model, write_model
+from deepmac.models.card import ModelCard
+from deepmac.models.files import CONFIG, INITIALISATION, WEIGHTS, build_model, write_model
 from deepmac.nn.backbones import CENTERNET_BGR
 from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone
 from deepmac.nn.pretrained import read_tensors

@@ -11,14 +11,14 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from deepmac.data.coco import CocoIndex, ImageRecord, Instance
-from deepmac.data.geometry import Geometry
+from deepmac.data.annotations.coco import CocoIndex, ImageRecord, Instance
+from deepmac.data.annotations.points import most_points, point_fields
 from deepmac.data.images import read_image
-from deepmac.data.jitter import JitterMode, jitter_boxes
 from deepmac.data.mask_targets import crop_targets, ignore_map
-from deepmac.data.original_targets import original_targets
-from deepmac.data.points import most_points, point_fields
-from deepmac.data.source_pixels import SourcePixels
+from deepmac.data.original.source_pixels import SourcePixels
+from deepmac.data.original.targets import original_targets
+from deepmac.data.transforms.geometry import Geometry
+from deepmac.data.transforms.jitter import JitterMode, jitter_boxes
 from deepmac.errors import ConfigError, DataError
 
 MaskResolution = Literal["crop", "map"]
@@ -54,7 +54,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         max_roi_jitter_ratio: mask boxes' edges move by up to this share of the box, below 0.5;
             features and targets are cut by the same moved box (the reference moves the target's
             box alone). 0 = off; never outside training.
-        roi_jitter_mode: see :func:`deepmac.data.jitter.jitter_boxes`.
+        roi_jitter_mode: see :func:`deepmac.data.transforms.jitter.jitter_boxes`.
         mask_resolution: ``crop``: targets within ``mask_boxes``; ``map``: over the whole canvas in
             cells of ``stride``, (n, h, w).
         min_box_size: in input pixels.

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepmac.data.coco import Instance, decode_mask, instance_rle
-from deepmac.data.geometry import Geometry
-from deepmac.data.segmentation import Rle, run_lengths
+from deepmac.data.annotations.coco import Instance, decode_mask, instance_rle
+from deepmac.data.annotations.segmentation import Rle, run_lengths
+from deepmac.data.transforms.geometry import Geometry
 
 _SMALLEST_CELL = 1e-6
 

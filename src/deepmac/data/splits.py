@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from deepmac.data.records import CocoIndex
+from deepmac.data.annotations.records import CocoIndex
 from deepmac.errors import ConfigError
 
 VOC_NAMES = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepmac.data.records import CocoIndex
+from deepmac.data.annotations.records import CocoIndex
 
 SMALL, LARGE = 32.0**2, 96.0**2
 """COCO's size limits in square pixels of the original image."""

@@ -12,9 +12,9 @@ from pycocotools import mask as coco_mask
 
 from deepmac import __version__
 from deepmac.demo.pictures import Picture
-from deepmac.draw import class_color
+from deepmac.drawing import class_color
 from deepmac.errors import UserError
-from deepmac.postprocess import masks_to_rles
+from deepmac.predict.paste import masks_to_rles
 
 MAX_BOXES = 200  # a palette PNG tells 255 apart
 

@@ -23,7 +23,7 @@ from deepmac.demo.answers import MAX_BOXES, boxes_of, coco_json, index_png, inst
 from deepmac.demo.example import example_png
 from deepmac.demo.pictures import Gallery, Limits, Picture, PictureError
 from deepmac.errors import UserError
-from deepmac.models import Network
+from deepmac.models.files import Network
 
 _PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),

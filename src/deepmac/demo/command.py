@@ -31,7 +31,7 @@ def command(arguments: Sequence[str]) -> int:
 
     from deepmac.demo.app import make_app
     from deepmac.demo.pictures import Limits
-    from deepmac.models import load_model
+    from deepmac.models.files import load_model
 
     limits = Limits(
         upload_megabytes=options.max_megabytes,

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from deepmac.data.shapes_picture import draw_picture
+from deepmac.data.shapes.picture import draw_picture
 
 _SEED, _SIDE = 0, 512
 

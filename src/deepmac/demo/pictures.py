@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmac.errors import UserError
-from deepmac.models import Network
-from deepmac.predictor import Predictor
+from deepmac.models.files import Network
+from deepmac.predict.predictor import Predictor
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _MAX_SIDES_RATIO = 200  # a strip of one pixel's width has nothing to draw boxes on

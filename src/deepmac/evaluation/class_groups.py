@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from math import fsum
 
-from deepmac.data.coco import Category
+from deepmac.data.annotations.coco import Category
 
 #: Group name -> category ids.
 Groups = Mapping[str, frozenset[int]]

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from deepmac.data.coco import CocoIndex, ImageRecord
+from deepmac.data.annotations.coco import CocoIndex, ImageRecord
 from deepmac.errors import DataError
 from deepmac.evaluation.average_precision import AP_METRICS, Backend
 from deepmac.evaluation.class_groups import (

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pycocotools import mask as mask_utils
 
-from deepmac.data.coco import ImageRecord, Instance, instance_rle
+from deepmac.data.annotations.coco import ImageRecord, Instance, instance_rle
 from deepmac.evaluation.average_precision import (
     Backend,
     average_precision_by_class,

@@ -16,7 +16,7 @@ def command(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(list(arguments))
 
     from deepmac.export.export import export_model
-    from deepmac.models import load_model
+    from deepmac.models.files import load_model
 
     model = load_model(options.model)
     exported = export_model(model, options.out, options.format, fixed_size=options.fixed_size)

@@ -6,7 +6,7 @@ from typing import Any
 
 from deepmac import __version__
 from deepmac.export.graphs import Graph, Network
-from deepmac.model_card import ModelCard
+from deepmac.models.card import ModelCard
 
 FORMAT = "deepmac-export-1"
 

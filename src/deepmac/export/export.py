@@ -17,7 +17,7 @@ from deepmac.export.parity import largest_difference
 from deepmac.export.torch_format import TorchRun, write_torch
 from deepmac.export.tracing import traced
 from deepmac.files import new_folder, refuse_existing
-from deepmac.models import card_of
+from deepmac.models.files import card_of
 
 Format = Literal["onnx", "torch", "safetensors"]
 
@@ -65,7 +65,7 @@ def export_model(
     if card is None:
         raise UserError("this network has no card with its classes: take it from load_model")
     if format == "safetensors":
-        from deepmac.hub import save_pretrained
+        from deepmac.models.hub import save_pretrained
 
         return Exported(save_pretrained(model, out))
     if format == "onnx":

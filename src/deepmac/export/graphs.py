@@ -11,7 +11,7 @@ from torch.export import Dim
 
 from deepmac.class_map import ClassMap
 from deepmac.export.deepmarc_detect import StaticTwoStage
-from deepmac.nn.deepmarc import DeepMARC
+from deepmac.nn.deepmarc.model import DeepMARC
 
 Network = Any
 """DeepMAC or DeepMARC; what ``network(images)[-1]`` gives is each one's own business."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from deepmac.errors import ConfigError
 
 if TYPE_CHECKING:
-    from deepmac.models import Network
+    from deepmac.models.files import Network
 
 _FORMATS = ("coco", "coco-polygons", "coco-results", "yolo-seg", "png")
 _BOX_FORMATS = ("auto", "coco", "yolo", "voc", "megadetector")
@@ -38,16 +38,16 @@ def command(arguments: Sequence[str]) -> int:
     if options.batch_size < 1 or options.workers < 0:
         raise ConfigError("--batch-size is at least 1 and --workers at least 0")
 
-    from deepmac.models import load_model
+    from deepmac.models.files import load_model
 
     model = load_model(options.model)
     return _calibrate(model, options) if options.calibrate else _label(model, options)
 
 
 def _label(model: Network, options: argparse.Namespace) -> int:
-    from deepmac.label.calibration import FILE_NAME
     from deepmac.label.job import LabelSettings, label
-    from deepmac.models import WEIGHTS, model_file
+    from deepmac.label.masks.calibration import FILE_NAME
+    from deepmac.models.files import WEIGHTS, model_file
 
     weights = model_file(options.model)
     beside = weights.with_name(FILE_NAME) if weights.name == WEIGHTS else None
@@ -103,8 +103,8 @@ def summary(report: dict[str, Any], out: Path) -> list[str]:
 
 
 def _calibrate(model: Network, options: argparse.Namespace) -> int:
-    from deepmac.label.calibration import FILE_NAME
-    from deepmac.label.held_out import calibrate_model
+    from deepmac.label.masks.calibration import FILE_NAME
+    from deepmac.label.masks.held_out import calibrate_model
     from deepmac.label.parts import writable, write_atomically
 
     folder = Path(options.model)
@@ -138,8 +138,8 @@ def _calibrate(model: Network, options: argparse.Namespace) -> int:
 
 
 def _mask_options(model: Network, options: argparse.Namespace) -> Any:
-    from deepmac.label.masks import MaskOptions
-    from deepmac.models import own_threshold
+    from deepmac.label.masks.records import MaskOptions
+    from deepmac.models.files import own_threshold
 
     return MaskOptions(
         threshold=own_threshold(model) if options.threshold is None else options.threshold,

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from deepmac.errors import DataError, UserError
 from deepmac.label.loading import Batch, BatchDataset
-from deepmac.label.masks import Floats, MaskOptions, mask_records
+from deepmac.label.masks.records import Floats, MaskOptions, mask_records
 from deepmac.label.network import box_probabilities, paste_frames, paste_rule
 from deepmac.label.parts import Parts, writable
 from deepmac.label.plan import OnError, Plan

@@ -14,19 +14,19 @@ from typing import Any
 from torch import nn
 
 from deepmac import __version__
-from deepmac.data.problems import count_kinds
+from deepmac.data.annotations.problems import count_kinds
+from deepmac.data.annotations.read_boxes import read_boxes
 from deepmac.errors import ConfigError, UserError
-from deepmac.label.calibration import Calibration
 from deepmac.label.inference import Stopwatch, label_parts
-from deepmac.label.masks import MaskOptions
+from deepmac.label.masks.calibration import Calibration
+from deepmac.label.masks.records import MaskOptions
 from deepmac.label.merge import Labelled, collect
 from deepmac.label.network import BOXES_PER_STEP, model_digest
 from deepmac.label.parts import Parts, atomic_file, usual_permissions, writable, write_atomically
 from deepmac.label.plan import IMAGES_PER_PART, OnError, Plan, make_plan
-from deepmac.label.read_boxes import read_boxes
 from deepmac.label.review import review_sheet
 from deepmac.label.writers import FOLDER_FORMATS, FORMATS, write_file, write_folder
-from deepmac.models import card_of
+from deepmac.models.files import card_of
 
 _VERSION = 1  # of the parts' content
 
@@ -39,7 +39,7 @@ class LabelSettings:
         images: folder of the pictures.
         boxes: file or folder of the boxes.
         out: file, or folder for the formats that are one.
-        boxes_format: see :func:`deepmac.label.read_boxes.read_boxes`.
+        boxes_format: see :func:`deepmac.data.annotations.read_boxes.read_boxes`.
         form: one of ``deepmac.label.writers.FORMATS``.
         masks: how masks are made.
         tighten_boxes: write each mask's own box instead of the given one.

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from deepmac.data.images import ImageFileError, read_image
-from deepmac.label.masks import enlarged
+from deepmac.label.masks.records import enlarged
 from deepmac.label.plan import ImageTask
-from deepmac.preprocess import letterbox
+from deepmac.predict.letterbox import letterbox
 
 
 @dataclass(frozen=True)

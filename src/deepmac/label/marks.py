@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepmac.data.annotations.read_boxes import load_json
 from deepmac.errors import DataError
-from deepmac.label.read_boxes import load_json
 
 FORMAT = "deepmac-review-1"
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepmac.postprocess import PasteRule
+from deepmac.predict.paste import PasteRule
 
 BOXES_PER_STEP = 64
 """Boxes of one image that go through the mask head at once: the bound on memory."""

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deepmac.data.annotations.box_file import BoxFile
+from deepmac.data.annotations.pictures import picture_sizes, require_folder
+from deepmac.data.annotations.problems import Problem, describe_kinds
+from deepmac.data.annotations.segmentation import find_fault, is_absent
 from deepmac.data.images import ImageFileError
-from deepmac.data.problems import Problem, describe_kinds
-from deepmac.data.segmentation import find_fault, is_absent
 from deepmac.errors import DataError
-from deepmac.label.box_file import BoxFile
-from deepmac.label.pictures import picture_sizes, require_folder
 
 OnError = Literal["stop", "skip"]
 IMAGES_PER_PART = 16

@@ -16,8 +16,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from deepmac.data.images import ImageFileError, read_image
-from deepmac.draw import class_color, draw_instances
-from deepmac.label.masks import SCORE_DECIMALS
+from deepmac.drawing import class_color, draw_instances
+from deepmac.label.masks.records import SCORE_DECIMALS
 from deepmac.label.merge import Labelled
 from deepmac.label.plan import iter_tasks
 

@@ -13,11 +13,11 @@ import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from deepmac.data.segmentation import find_fault, is_absent, segmentation_rle
+from deepmac.data.annotations.segmentation import find_fault, is_absent, segmentation_rle
 from deepmac.errors import DataError
-from deepmac.label.masks import SCORE_DECIMALS
+from deepmac.label.masks.polygons import Ring, joined, mask_polygons
+from deepmac.label.masks.records import SCORE_DECIMALS
 from deepmac.label.merge import Labelled
-from deepmac.label.polygons import Ring, joined, mask_polygons
 
 Scores = Callable[[float], float]
 """From a raw score to the one that is written."""

@@ -15,13 +15,13 @@ from rich.console import Console
 
 from deepmac.errors import ConfigError
 from deepmac.evaluation import format_table
+from deepmac.lightning.callbacks.evaluation import EvaluateCoco
+from deepmac.lightning.callbacks.final_evaluation import FinalEvaluation
 from deepmac.lightning.checkpoint_files import CheckpointFiles
 from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
-from deepmac.lightning.evaluation_callback import EvaluateCoco
-from deepmac.lightning.final_evaluation import FinalEvaluation
 from deepmac.lightning.systems import SYSTEMS, chosen_system, with_model_of
-from deepmac.lightning.tpu import XLAReplicas, take_precision
+from deepmac.lightning.xla.strategies import XLAReplicas, take_precision
 
 MONITORED = "mask/AP/all"
 _COMMANDS = ("fit", "validate", "test", "predict")

@@ -13,22 +13,22 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from deepmac.class_map import ClassMap
-from deepmac.data.coco import CheckImages, CocoIndex, OnError
+from deepmac.data.annotations.coco import CheckImages, CocoIndex, OnError
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances
-from deepmac.data.jitter import JitterMode
-from deepmac.data.sampler import EpochBatchSampler
-from deepmac.data.transforms import evaluation_transform, training_transform
-from deepmac.data.transforms_original import (
+from deepmac.data.original.transforms import (
     original_evaluation_transform,
     original_training_transform,
 )
+from deepmac.data.sampler import EpochBatchSampler
+from deepmac.data.settings import Split, data_folder, read_annotations, read_classes
+from deepmac.data.transforms.compose import evaluation_transform, training_transform
+from deepmac.data.transforms.jitter import JitterMode
 from deepmac.errors import ConfigError, DataError
-from deepmac.lightning import xla
-from deepmac.lightning.annotation_files import Split, data_folder, read_annotations, read_classes
 from deepmac.lightning.console import say
+from deepmac.lightning.xla import device as xla
+from deepmac.models.weights import read_weight_file
 from deepmac.nn.norm import Compat
-from deepmac.weight_files import read_weight_file
 
 ORIGINAL_MAX_BOXES = 100
 _MODEL_NAMES = {
@@ -66,7 +66,7 @@ class CocoDataModule(pl.LightningDataModule):
         scale_jitter: instead of the crop, range of the factor by which the image that just fits
             is scaled before it is cropped or padded.
         max_roi_jitter_ratio: move mask-training boxes by up to this share of their size.
-        roi_jitter_mode: see :func:`deepmac.data.jitter.jitter_boxes`.
+        roi_jitter_mode: see :func:`deepmac.data.transforms.jitter.jitter_boxes`.
         mask_size: side of the mask targets: ``model.mask_size``.
         mask_oversampling: mask targets are this many times finer; for Deep-MARC with
             ``train_boxes=proposals``, which cuts them anew.

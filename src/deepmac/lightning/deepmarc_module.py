@@ -10,12 +10,12 @@ from torch import Tensor
 
 from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
-from deepmac.lightning import xla
-from deepmac.lightning.base_module import NORMALIZATIONS, Batch, SegmentationModule
+from deepmac.lightning.module import NORMALIZATIONS, Batch, SegmentationModule
+from deepmac.lightning.optim.schedule import ScheduleShape
 from deepmac.lightning.prediction import predict_batch
-from deepmac.lightning.schedule import ScheduleShape
-from deepmac.nn.deepmarc import DeepMARC
-from deepmac.nn.deepmarc_roi import TrainBoxes
+from deepmac.lightning.xla import device as xla
+from deepmac.nn.deepmarc.model import DeepMARC
+from deepmac.nn.deepmarc.roi_heads import TrainBoxes
 
 _NAMES = {
     "loss_objectness": "objectness",
@@ -46,7 +46,7 @@ class MaskRCNNLossWeights:
 
 
 class DeepMARCModule(SegmentationModule):
-    """Trains and evaluates :class:`deepmac.nn.deepmarc.DeepMARC`.
+    """Trains and evaluates :class:`deepmac.nn.deepmarc.model.DeepMARC`.
 
     Args:
         num_classes: class slots; null takes the number of categories in the training json.
@@ -55,7 +55,7 @@ class DeepMARCModule(SegmentationModule):
         normalization: ``imagenet``; null = as the weights were trained.
         pyramid_width: channels of the feature pyramid.
         freeze_norm: the backbone's batch norms stay as their weights came.
-        mask_head: one of ``deepmac.nn.deepmarc_head.ROI_MASK_HEADS``.
+        mask_head: one of ``deepmac.nn.deepmarc.mask_branch.ROI_MASK_HEADS``.
         num_init_channels: width of the mask head.
         mask_size: side of the masks; the crops that the mask head sees have half of it.
         class_agnostic: one mask per box; false: one per class.

@@ -1,222 +1,381 @@
-"""Deep-MAC under Lightning: its network, its losses, its answers."""
+"""What every system shares under Lightning: classes, optimizer, evaluation, checkpoints."""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from deepmac.adam import TensorFlowAdam
+from deepmac.class_map import ClassMap
+from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
-from deepmac.lightning.base_module import NORMALIZATIONS, Batch, SegmentationModule
-from deepmac.lightning.prediction import predict_batch
-from deepmac.lightning.schedule import ScheduleShape
-from deepmac.losses import DeepMACCriterion, LossOptions
-from deepmac.nn.deepmac import DeepMAC
-from deepmac.nn.norm import Compat, set_cross_replica
-from deepmac.nn.roi_crop import CropImpl
-from deepmac.second_view import second_view
-from deepmac.training_masks import training_boxes, training_mask_logits
+from deepmac.lightning import position
+from deepmac.lightning.callbacks.evaluation import gather
+from deepmac.lightning.checkpoint_files import NotFinite, not_finite_part
+from deepmac.lightning.console import say
+from deepmac.lightning.datamodule import CocoDataModule
+from deepmac.lightning.optim.schedule import learning_rate_factor
+from deepmac.lightning.xla import device as xla
+from deepmac.lightning.xla.step_watch import LossNotFinite, StepWatch, not_finite, refuse_on_xla
+from deepmac.models.initial_weights import load_initial_weights
+from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET, Normalization
+from deepmac.nn.norm import set_all_reduce, set_cross_replica
+from deepmac.nn.recompute import set_recompute
+
+Batch = Mapping[str, Tensor]
+NORMALIZATIONS = {"imagenet": IMAGENET, "centernet_bgr": CENTERNET_BGR}
 
 
-class DeepMACModule(SegmentationModule):
-    """Trains and evaluates :class:`deepmac.nn.deepmac.DeepMAC`.
+class SegmentationModule(pl.LightningModule, ABC):
+    """Thin glue between a network that makes masks and the trainer.
 
-    Args:
-        num_classes: class slots; null takes the number of categories in the training json.
-        backbone: ``hourglass_104|52|32|20|10`` or any timm model name.
-        weights: backbone weights to start from: null, ``timm``, ``package`` or a local file.
-        normalization: ``imagenet`` or ``centernet_bgr``; null = as the weights were trained.
-        pyramid_width: channels of the feature pyramid on timm backbones.
-        stride: input pixels per cell of the maps, 4 or 8.
-        head_channels: width of the prediction heads.
-        mask_head: one of ``deepmac.nn.mask_heads.MASK_HEADS``.
-        num_init_channels: width of the mask head.
-        mask_size: side of the box crop that the mask head sees and answers.
-        pixel_embedding_dim: channels of the pixel embedding.
-        dim: channels of the instance embedding.
-        use_xy: give the mask head coordinate channels.
-        use_instance_embedding: give the mask head the embedding at the box centre.
-        predict_full_resolution_masks: the mask head sees the whole map instead of a crop.
-        postprocess_crop_size: side of the masks returned in that mode.
-        max_detections: boxes returned per image.
-        min_score: detections below it get no mask and are left out of results.
-        mask_threshold: a pixel belongs to a mask above this probability.
-        crop_impl: ``auto``, ``torchvision`` or ``separable`` RoIAlign.
-        checkpoint_activations: recompute backbone activations in the backward pass.
-        compat: ``tf_release`` or ``tf_latest``: everything as the original: network, crop, norms,
-            data, losses, optimizer.
-        init_from: checkpoint or weight file to start from; what did not fit is reported.
-        losses: weights and variants of the losses.
-        lr: peak learning rate.
-        lr_batch_size: images per optimizer step, over all devices, that ``lr`` and
-            ``warmup_start_lr`` are meant for; other numbers scale both in proportion. null = never.
-        warmup_start_lr: learning rate of the first step.
-        warmup_steps: optimizer steps from there to ``lr``.
-        lr_schedule: ``cosine`` to zero at the last step, or ``constant``.
-        weight_decay: above 0, decoupled weight decay (AdamW).
-        adam_epsilon: the original's 1e-7.
-        backbone_lr_factor: learning rate of the backbone relative to ``lr``.
-        channels_last: memory format of images and weights; faster on most devices.
-        compile: run backbone and heads through ``torch.compile``.
+    A subclass keeps its constructor's arguments in ``hparams`` and says three things: which
+    network they describe, what its losses on a batch are, and what it answers on a batch. The
+    network has ``backbone`` (with ``size_divisor``) and ``normalize``. Settings read here:
+    ``num_classes, normalization, init_from, channels_last, compile, lr, warmup_start_lr,
+    warmup_steps, lr_schedule, weight_decay, adam_epsilon, backbone_lr_factor``, and ``lr_drops``
+    where there is one.
+
+    Attributes:
+        system: the name under which configurations and checkpoints know the subclass.
+        resamples_masks: mask targets need not have the size of the masks.
     """
 
-    system = "deepmac"
+    system: str
+    resamples_masks = False
 
-    def __init__(
-        self,
-        *,
-        num_classes: int | None = None,
-        backbone: str = "hourglass_104",
-        weights: str | None = None,
-        normalization: Literal["imagenet", "centernet_bgr"] | None = None,
-        pyramid_width: int = 64,
-        stride: Literal[4, 8] = 4,
-        head_channels: int = 256,
-        mask_head: str = "hourglass52",
-        num_init_channels: int = 64,
-        mask_size: int = 32,
-        pixel_embedding_dim: int = 16,
-        dim: int = 32,
-        use_xy: bool = True,
-        use_instance_embedding: bool = True,
-        predict_full_resolution_masks: bool = False,
-        postprocess_crop_size: int = 256,
-        max_detections: int = 100,
-        min_score: float = 0.0,
-        mask_threshold: float = 0.5,
-        crop_impl: CropImpl = "auto",
-        checkpoint_activations: bool = False,
-        compat: Compat = None,
-        init_from: str | None = None,
-        losses: LossOptions = LossOptions(),  # noqa: B008 - frozen
-        lr: float = 1e-3,
-        lr_batch_size: int | None = None,
-        warmup_start_lr: float = 2.5e-4,
-        warmup_steps: int = 5000,
-        lr_schedule: ScheduleShape = "cosine",
-        weight_decay: float = 0.0,
-        adam_epsilon: float = 1e-7,
-        backbone_lr_factor: float = 1.0,
-        channels_last: bool = True,
-        compile: bool = False,
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        # Plain values only: a checkpoint must load without running code.
-        options = losses if isinstance(losses, LossOptions) else LossOptions(**losses)
-        self.hparams["losses"] = asdict(options)
-        self.criterion = DeepMACCriterion(options.following(compat), compat=compat is not None)
+        self.network: nn.Module | None = None
+        self.class_map: ClassMap | None = None
+        self._fresh_weights = True
+        self._watch: StepWatch | None = None
 
-    def make_network(self, num_classes: int, *, fresh: bool) -> DeepMAC:
-        """See :class:`SegmentationModule`."""
+    @abstractmethod
+    def make_network(self, num_classes: int, *, fresh: bool) -> nn.Module:
+        """The network of ``hparams``; unless ``fresh``, a checkpoint will bring its weights.
+
+        Raises:
+            ValueError: settings that do not go together.
+        """
+
+    @abstractmethod
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalar losses of a batch; ``loss`` is what is minimised."""
+
+    @abstractmethod
+    def predict_results(self, batch: Batch) -> list[ImageResult]:
+        """Detections of every image of a batch, and masks of the boxes it gives."""
+
+    # Building the network: only once the classes are known.
+
+    def configure_model(self) -> None:
+        """Build the network for the trainer's data set; a checkpoint brings its own classes."""
+        if self.network is None and self._trainer is not None:
+            self.build(self._data.class_map)
+            self._check_image_size(self._data.hparams["image_size"])
+            if self._data.hparams["mask_oversampling"] != 1 and not self.resamples_masks:
+                raise ConfigError(
+                    "data.mask_oversampling is for Deep-MARC: Deep-MAC learns from masks of its "
+                    "own size, so set it to 1"
+                )
+
+    def _check_image_size(self, size: int) -> None:
+        divisor = self._built.backbone.size_divisor
+        if size % divisor:
+            raise ConfigError(
+                f"data.image_size={size} does not fit {self.hparams['backbone']}: it must be one "
+                f"of the multiples of {divisor}"
+            )
+
+    def build(self, class_map: ClassMap) -> None:
+        """Create the network with one class slot per entry of ``class_map``."""
         settings = self.hparams
-        names = [
-            "backbone",
-            "weights",
-            "pyramid_width",
-            "stride",
-            "head_channels",
-            "mask_head",
-            "num_init_channels",
-            "mask_size",
-            "pixel_embedding_dim",
-            "dim",
-            "use_xy",
-            "use_instance_embedding",
-            "predict_full_resolution_masks",
-            "postprocess_crop_size",
-            "max_detections",
-            "crop_impl",
-            "checkpoint_activations",
-            "compat",
+        if settings["num_classes"] not in (None, len(class_map)):
+            raise ConfigError(
+                f"model.num_classes={settings['num_classes']}, but the annotations define "
+                f"{len(class_map)} categories: set model.num_classes=null to follow the data"
+            )
+        if not 0 < settings["mask_threshold"] < 1:
+            raise ConfigError(
+                f"model.mask_threshold={settings['mask_threshold']} lies between 0 and 1"
+            )
+        self.class_map = class_map
+        try:
+            with torch.device("cpu"):  # the same initial weights on every device
+                network: Any = self.make_network(len(class_map), fresh=self._fresh_weights)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        if settings["init_from"] and self._fresh_weights:
+            for line in load_initial_weights(
+                network,
+                settings["init_from"],
+                normalization=settings["normalization"],
+                class_map=class_map,
+            ):
+                say(line)
+        if settings["channels_last"]:
+            network = network.to(memory_format=torch.channels_last)
+        if settings["compile"]:
+            self.compile_network(network)
+        self.network = network
+
+    def compile_network(self, network: nn.Module) -> None:
+        """Put the parts that gain from it through ``torch.compile``."""
+        network.backbone.compile()  # type: ignore[operator, union-attr]
+
+    # Training.
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Losses of one batch; a loss that is not finite stops the run.
+
+        Raises:
+            LossNotFinite: it is not, on some replica, and on which images (on XLA: up to
+                ``log_every_n_steps`` later).
+        """
+        losses = self.compute_losses(batch)
+        if self._watch is not None:
+            self._watch.step(losses, batch["image_ids"])
+            return losses["loss"]
+        finite = torch.isfinite(losses["loss"].detach())
+        if self._replicas > 1:  # all replicas stop, or the others wait for this one
+            finite = self.sum_over_replicas((~finite).float()) == 0
+        if not finite:
+            values = {name: value.item() for name, value in losses.items()}
+            raise LossNotFinite(not_finite(values, batch["image_ids"].tolist(), self.global_step))
+        self._show(losses, batch)
+        return losses["loss"]
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        """Log what a look at the device brought, where not every step is looked at."""
+        if self._watch is not None and (seen := self._watch.take()) is not None:
+            # CPU tensors: Lightning would send plain numbers to the device and read them back.
+            self._show({name: torch.tensor(value) for name, value in seen.items()}, batch)
+
+    def _show(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
+        shown = {f"train/{name}": value.detach() for name, value in losses.items()}
+        total = shown.pop("train/loss")
+        size = len(batch["images"])
+        self.log("train/loss", total, prog_bar=True, batch_size=size)
+        self.log_dict(shown, prog_bar=True, batch_size=size)
+
+    # Devices: several replicas, and XLA, where a step is not to be waited for.
+
+    def setup(self, stage: str) -> None:
+        """Refuse what XLA cannot do; there, watch the steps from the device."""
+        self._watch = None
+        set_recompute(xla.recompute if xla.runs_on(self._trainer) else None)
+        if xla.runs_on(self._trainer):
+            refuse_on_xla(self.trainer, self.hparams)
+            if stage == "fit":
+                self._watch = StepWatch(self.trainer)
+
+    def sum_over_replicas(self, value: Tensor) -> Tensor:
+        """The sum of a small tensor over the replicas of the run."""
+        if self._watch is not None:
+            return xla.all_reduce_sum(value)
+        total: Tensor = self.trainer.strategy.reduce(value, reduce_op="sum")
+        return total
+
+    def synchronize_norms(self) -> None:
+        """Sum the statistics of our batch norms over the replicas."""
+        set_all_reduce(None if self._watch is None else xla.all_reduce_sum)
+        set_cross_replica(self._built, True)
+        if self._watch is not None and any(
+            isinstance(part, nn.BatchNorm2d) for part in self._built.modules()
+        ):
+            say("the timm backbone's own batch norms keep to the images of each XLA core")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer with linear warm-up and the decay that was asked for."""
+        settings = self.hparams
+        network = self._built
+        backbone = {id(p) for p in network.backbone.parameters()}
+        groups = [
+            {
+                "params": [p for p in self.parameters() if id(p) in backbone],
+                "lr": settings["lr"] * settings["backbone_lr_factor"],
+            },
+            {"params": [p for p in self.parameters() if id(p) not in backbone]},
         ]
-        arguments = {name: settings[name] for name in names}
-        if not fresh:
-            arguments["weights"] = None  # a checkpoint replaces them anyway
-        return DeepMAC(
-            num_classes=num_classes,
-            normalization=NORMALIZATIONS.get(settings["normalization"] or ""),
-            **arguments,
+        optimizer = self.make_optimizer(groups)
+        for group in optimizer.param_groups:
+            group["lr"] *= self._lr_scale()
+        factor = partial(
+            learning_rate_factor,
+            total_steps=self._total_steps(),
+            warmup_steps=settings["warmup_steps"],
+            warmup_factor=settings["warmup_start_lr"] / settings["lr"],
+            shape=settings["lr_schedule"],
+            drops=settings.get("lr_drops") or (),
         )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """See :class:`SegmentationModule`; the original's form of Adam with ``compat``."""
+        """Adam, or AdamW where weight decay is asked for."""
         settings = self.hparams
-        if settings["compat"] is None:
-            return super().make_optimizer(groups)
-        return TensorFlowAdam(
+        kind = torch.optim.AdamW if settings["weight_decay"] else torch.optim.Adam
+        return kind(
             groups,
             lr=settings["lr"],
             eps=settings["adam_epsilon"],
             weight_decay=settings["weight_decay"],
-            decoupled_weight_decay=True,
         )
 
-    def compile_network(self, network: nn.Module) -> None:
-        """Backbone and prediction heads; the mask head's rows change with every batch."""
-        assert isinstance(network, DeepMAC)
-        network.backbone.compile()
-        for heads in network.heads:
-            heads.compile()
+    def _lr_scale(self) -> float:
+        """From the batch that ``lr`` is meant for to the one of this run."""
+        meant = self.hparams.get("lr_batch_size")
+        trainer = self.trainer
+        if not meant:
+            return 1.0
+        images = self._data.hparams["batch_size"] * trainer.accumulate_grad_batches
+        return float(images * trainer.world_size / meant)
 
-    def on_fit_start(self) -> None:
-        """Normalise losses and batch statistics over all replicas."""
-        self.criterion.replicas = self.trainer.world_size
-        if self.trainer.world_size > 1:
-            self.criterion.sum_over_replicas = self.sum_over_replicas
-            self.synchronize_norms()
-            if self.hparams["compat"] and self.hparams["mask_head"].startswith("resnet"):
-                set_cross_replica(self._network.mask_head, False)  # plain norms in the original
+    def _total_steps(self) -> float:
+        """Optimizer steps of the whole training; infinite where only time limits it."""
+        trainer = self.trainer
+        limits = [float("inf")]
+        if trainer.max_steps > 0:
+            limits.append(trainer.max_steps)
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            per_epoch = math.ceil(self._data.batches_per_epoch / trainer.accumulate_grad_batches)
+            limits.append(trainer.max_epochs * per_epoch)
+        return min(limits)
 
-    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Masks are learned on ground-truth boxes alone."""
-        network, options = self._network, self.criterion.options
-        stages = network(self._images(batch))
-        used = stages[-1:] if options.use_only_last_stage else stages
-        # Weak losses ask for the masks of every box.
-        rows = batch["valid"] if options.weak_weights() else batch["mask_valid"]
-        boxes = training_boxes(network, batch)
-        logits = [training_mask_logits(network, stage, boxes, rows) for stage in used]
-        teachers = None
-        if options.self_supervision_weight > 0:
-            teachers = second_view(
-                network, batch, options, only_last_stage=options.use_only_last_stage
+    # Evaluation and prediction; callbacks turn the returned predictions into metrics and files.
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[ImageResult]]:
+        """``results`` for every image of the batch, masks of the given boxes included."""
+        return {"results": self.predict_results(batch)}
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, list[ImageResult]]:
+        """As validation."""
+        return {"results": self.predict_results(batch)}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[ImageResult]:
+        """As validation; the batch may have no boxes."""
+        return self.predict_results(batch)
+
+    # Checkpoints carry the classes beside the weights.
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store which category every class slot means, in plain values."""
+        if self._watch is not None:
+            self._watch.check()
+            checkpoint.update(xla.host_tensors(dict(checkpoint)))
+        self._refuse_not_finite(checkpoint)
+        if (pace := self._pace()) is not None:
+            checkpoint[position.KEY] = pace._asdict()
+        checkpoint["deepmac_system"] = self.system
+        if self.class_map is not None:
+            checkpoint["deepmac_class_map"] = self.class_map.to_dict()
+            checkpoint["deepmac_normalization"] = asdict(self._built.normalize.normalization)
+
+    def _refuse_not_finite(self, checkpoint: dict[str, Any]) -> None:
+        """What every replica does before the first of them writes a file."""
+        part = not_finite_part(checkpoint)
+        if self._replicas > 1:
+            parts = gather(self.trainer, part)
+            part = next((other for other in parts if other is not None), None)
+        if part is not None:
+            raise NotFinite(
+                f"after step {self.global_step} the network is not finite ({part}): nothing was "
+                "saved, earlier checkpoints stay as they are; lower model.lr and start anew, or go "
+                "on from one of them"
             )
-        with torch.autocast(self.device.type, enabled=False):
-            losses: dict[str, Tensor] = self.criterion(
-                stages,
-                logits,
-                batch,
-                stride=network.stride,
-                full_resolution=network.full_resolution,
-                teachers=teachers,
-                step=self._step_number(),
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the checkpoint's classes, or refuse those of another data set."""
+        if "deepmac_class_map" not in checkpoint:
+            raise ConfigError("this checkpoint was not written by DeepMAC: it names no classes")
+        system = checkpoint.get("deepmac_system", "deepmac")
+        if system != self.system:
+            raise ConfigError(
+                f"this checkpoint is of the system {system!r}, not of {self.system!r}: choose "
+                f"model={system}, or an experiment that does"
             )
-        return losses
-
-    def _step_number(self) -> int | Tensor:
-        """For warm-ups; on XLA sent to the device, as numbers 0 and 1 make graphs of their own."""
-        if self.device.type != "xla" or not self.criterion.options.weak_weights():
-            return self.global_step
-        return torch.tensor([float(self.global_step)]).to(self.device)
-
-    def predict_results(self, batch: Batch) -> list[ImageResult]:
-        """From the last backbone output."""
-        stage = self._network(self._images(batch))[-1]
+        stored = ClassMap.from_dict(checkpoint["deepmac_class_map"])
+        used = tuple(i for i in stored.category_ids if i not in stored.unused_category_ids)
+        wider = (
+            stored.unused_category_ids and self.class_map and self.class_map.category_ids == used
+        )
+        if self.network is None or wider:
+            self._fresh_weights = False
+            self.build(stored)
         assert self.class_map is not None
-        return predict_batch(
-            self._network,
-            stage,
-            batch,
-            self.class_map,
-            min_score=self.hparams["min_score"],
-            threshold=self.hparams["mask_threshold"],
+        if stored.category_ids != self.class_map.category_ids:
+            raise ConfigError(
+                f"the checkpoint knows {len(stored)} classes (ids {_short(stored.category_ids)}), "
+                f"the data set {len(self.class_map)} (ids {_short(self.class_map.category_ids)}): "
+                "use the data set it was trained on, or start anew with model.init_from"
+            )
+        self.class_map = stored
+        self._built.normalize.set(Normalization.from_dict(checkpoint["deepmac_normalization"]))
+        self._check_shapes(checkpoint)
+        pace = self._pace()
+        if pace is not None and position.KEY in checkpoint and "loops" in checkpoint:
+            position.moved(checkpoint["loops"], checkpoint[position.KEY], pace)
+
+    def _check_shapes(self, checkpoint: dict[str, Any]) -> None:
+        """Explicit settings win over a checkpoint's; say what differs, stop where it cannot fit."""
+        told = checkpoint.get("hyper_parameters", {})
+        ours = dict(self.hparams)
+        differing = [
+            f"{name} {told[name]!r} -> {value!r}"
+            for name, value in ours.items()
+            if name in told and told[name] != value and not name.startswith("_")
+        ]
+        state = self.state_dict()
+        stored = checkpoint["state_dict"]
+        fits = state.keys() == stored.keys() and all(
+            state[key].shape == value.shape for key, value in stored.items()
         )
+        if not fits:
+            raise ConfigError(
+                "the checkpoint's weights do not fit this network; settings that differ from "
+                f"its own: {', '.join(differing) or 'none'}"
+            )
+        if differing:
+            say(f"settings that differ from the checkpoint's: {', '.join(differing)}")
+
+    def _pace(self) -> position.Pace | None:
+        """While training."""
+        if self._trainer is None or self._trainer.state.fn != "fit":
+            return None
+        images = self._data.hparams["batch_size"] * self.trainer.world_size
+        return position.Pace(images, self._data.batches_per_epoch)
 
     @property
-    def _network(self) -> DeepMAC:
-        assert isinstance(self.network, DeepMAC), "configure_model has not run"
+    def _replicas(self) -> int:
+        return 1 if self._trainer is None else int(self.trainer.world_size)
+
+    @property
+    def _data(self) -> CocoDataModule:
+        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def _built(self) -> Any:
+        assert self.network is not None, "configure_model has not run"
         return self.network
+
+    def _images(self, batch: Batch) -> Tensor:
+        images = batch["images"]
+        if self.hparams["channels_last"] and images.device.type != "xla":
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+
+def _short(ids: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, ids[:6]))
+    return f"{shown}, ..." if len(ids) > 6 else shown

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from deepmac.class_map import ClassMap
 from deepmac.evaluation.results import ImageResult, image_result
-from deepmac.lightning import xla
+from deepmac.lightning.xla import device as xla
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.postprocess import PasteRule, masks_to_rles
+from deepmac.predict.paste import PasteRule, masks_to_rles
 
 _ON_HOST = ("annotation_ids", "valid", "geometry", "original_sizes", "image_ids", "filler")
 

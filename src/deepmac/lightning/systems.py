@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from deepmac.errors import ConfigError
-from deepmac.lightning.base_module import SegmentationModule
+from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule
-from deepmac.lightning.module import DeepMACModule
+from deepmac.lightning.module import SegmentationModule
 
 SYSTEMS: dict[str, type[SegmentationModule]] = {
     module.system: module for module in (DeepMACModule, DeepMARCModule)

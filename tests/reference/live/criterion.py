@@ -7,9 +7,9 @@ import torch
 from table import Arrays
 from torch import Tensor
 
-from deepmac.compat_targets import original_mask_targets
 from deepmac.convert.text_proto import Message, parse_text_proto
-from deepmac.losses import DeepMACCriterion, LossOptions
+from deepmac.data.original.soft_targets import original_mask_targets
+from deepmac.losses.criterion import DeepMACCriterion, LossOptions
 from deepmac.nn.deepmac import DeepMAC, StageOutput
 
 NAMES = {

@@ -26,10 +26,10 @@ from deepmac.convert import convert
 from deepmac.convert.conversion import convert_model_variables
 from deepmac.convert.settings import read_settings
 from deepmac.convert.text_proto import parse_text_proto
-from deepmac.models import build_model, load_model
+from deepmac.models.files import build_model, load_model
 from deepmac.nn.deepmac import DeepMAC, StageOutput
-from deepmac.predictor import Predictor
-from deepmac.preprocess import letterbox
+from deepmac.predict.letterbox import letterbox
+from deepmac.predict.predictor import Predictor
 
 HEADS = {
     "object_center": "heatmap",

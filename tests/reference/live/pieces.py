@@ -10,17 +10,22 @@ import torch
 from table import DTYPES, Answer, Dtype, Pair, read
 from torchvision import tv_tensors
 
-from deepmac.adam import TensorFlowAdam
-from deepmac.data.transforms import RandomSquareCrop, crop_border, square_crop, square_crop_window
-from deepmac.data.transforms_color import (
+from deepmac.data.transforms.color import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
 )
-from deepmac.lightning.schedule import learning_rate_factor
+from deepmac.data.transforms.compose import (
+    RandomSquareCrop,
+    crop_border,
+    square_crop,
+    square_crop_window,
+)
+from deepmac.lightning.optim.schedule import learning_rate_factor
+from deepmac.lightning.optim.tensorflow_adam import TensorFlowAdam
+from deepmac.losses.center_targets import center_targets
 from deepmac.nn.roi_crop import corner_aligned_crop
-from deepmac.targets import center_targets
 
 COLORS = {
     "hue": adjust_hue,

@@ -18,10 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import heads
-import models
 import pieces
 import torch
 from table import HEADINGS, Answer, Dtype, Row, rows
+
+import models
 
 HERE = Path(__file__).resolve().parent
 FIXTURES = HERE.parents[3] / "shared" / "reference_fixtures"

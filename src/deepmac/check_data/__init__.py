@@ -1,0 +1,1 @@
+"""``deepmac check-data``: what is in a data set, and what is wrong with it."""

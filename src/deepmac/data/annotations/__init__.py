@@ -1,0 +1,1 @@
+"""Annotation files of any format as one table of images and objects."""

@@ -1,0 +1,1 @@
+"""Data as the TensorFlow original makes it, for ``compat``."""

@@ -1,0 +1,1 @@
+"""Generated pictures of shapes: a data set without a download."""

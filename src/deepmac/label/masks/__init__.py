@@ -1,0 +1,1 @@
+"""One mask at a time: cleaning, outlines, scores."""

@@ -1,0 +1,1 @@
+"""What a run does beside training: evaluate, draw, report, save."""

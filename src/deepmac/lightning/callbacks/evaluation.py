@@ -1,0 +1,159 @@
+"""Turns every validation into COCO metrics: logged, printed, and kept in ``metrics.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from rich.console import Console
+
+from deepmac.evaluation import Evaluation, flatten_metrics, format_table
+from deepmac.evaluation.results import ImageResult, write_results_json
+from deepmac.lightning.xla import device as xla
+
+T = TypeVar("T")
+_HEADLINES = ("box/AP/all", "mask/AP/all", "mask_gt_box/mIoU/seen", "mask_gt_box/mIoU/unseen")
+
+
+class EvaluateCoco(Callback):
+    """Scores the predictions of all replicas, every image once.
+
+    Args:
+        backend: ``pycocotools``, or ``faster_coco_eval`` for the same numbers sooner.
+        max_detections: COCO's maxDets.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: Literal["pycocotools", "faster_coco_eval"] = "pycocotools",
+        max_detections: int = 100,
+    ) -> None:
+        self.backend: Literal["pycocotools", "faster_coco_eval"] = backend
+        self.max_detections = max_detections
+        self.metrics: dict[str, Any] = {}
+        self.step = -1
+        self._evaluation: Evaluation | None = None
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start from nothing, with the checkpoint's own seen classes."""
+        if self._evaluation is None:
+            self._evaluation = Evaluation(
+                trainer.datamodule.val_index,  # type: ignore[attr-defined]
+                seen_category_ids=pl_module.class_map.masked_category_ids,  # type: ignore
+                backend=self.backend,
+                max_detections=self.max_detections,
+            )
+        self._evaluation.reset()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collect."""
+        assert self._evaluation is not None
+        self._evaluation.merge([outputs["results"]])
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gather, score on the first replica, log everywhere."""
+        assert self._evaluation is not None
+        if trainer.sanity_checking:
+            return
+        states = gather(trainer, self._evaluation.state())
+        flat: dict[str, float] = {}
+        if trainer.is_global_zero:
+            self._evaluation.merge(states)
+            self.metrics = self._evaluation.compute()
+            flat = {k: v for k, v in flatten_metrics(self.metrics).items() if v is not None}
+        flat = trainer.strategy.broadcast(flat)
+        self.step = trainer.global_step
+        # Values are equal on all replicas already.
+        on_host = {name: torch.tensor(value) for name, value in flat.items()}
+        pl_module.log_dict(on_host, sync_dist=False, rank_zero_only=False)
+        if trainer.is_global_zero:
+            self._write(trainer)
+            self._print(trainer, flat)
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        path = Path(trainer.default_root_dir) / "metrics.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"step": self.step, "epoch": trainer.current_epoch, **self.metrics}
+        temporary = path.with_suffix(".json.partial")
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(temporary, path)
+
+    def _print(self, trainer: pl.Trainer, flat: dict[str, float]) -> None:
+        console = Console(highlight=False)
+        if trainer.state.fn == "fit":
+            shown = "  ".join(f"{name} {flat[name]:.3f}" for name in _HEADLINES if name in flat)
+            console.print(f"step {self.step}: {shown}")
+            return
+        console.print(format_table(self.metrics))
+        if self.metrics["restricted"]:
+            console.print(
+                f"measured on {self.metrics['images']} of "
+                f"{self.metrics['images_in_data_set']} validation images"
+            )
+
+
+class WriteResults(Callback):
+    """``deepmac predict``: a COCO results json with the boxes and masks of every image.
+
+    Args:
+        filename: written into the run directory.
+    """
+
+    def __init__(self, *, filename: str = "predictions.json") -> None:
+        self.filename = filename
+        self._results: list[ImageResult] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collect."""
+        self._results.extend(outputs)
+
+    def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gather and write, by image id."""
+        everything = [r for part in gather(trainer, self._results) for r in part]
+        self._results = []
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / self.filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            everything.sort(key=lambda result: result["image_id"])
+            count = write_results_json(path, everything)
+            Console(highlight=False).print(
+                f"{count} detections on {len(everything)} images written to {path}"
+            )
+
+
+def gather(trainer: pl.Trainer, state: T) -> list[T]:
+    """Every replica's value, on every replica."""
+    if trainer.world_size == 1:
+        return [state]
+    if xla.runs_on(trainer):
+        return [pickle.loads(part) for part in xla.gather_bytes(pickle.dumps(state))]
+    states: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(states, state)
+    return states

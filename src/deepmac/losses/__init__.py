@@ -1,0 +1,1 @@
+"""What is learned: centre targets, the criterion, and losses for boxes without masks."""

@@ -1,0 +1,1 @@
+"""Model folders and weight files: what a trained network is on disk."""

@@ -1,0 +1,231 @@
+"""Models from files: converted ones, weight files, and training checkpoints."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from deepmac.errors import ConfigError, UserError
+from deepmac.models.card import FORMAT, ModelCard
+from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.deepmarc.model import DeepMARC
+
+Network = DeepMAC | DeepMARC
+NETWORKS: dict[str, type[DeepMAC] | type[DeepMARC]] = {"deepmac": DeepMAC, "deepmarc": DeepMARC}
+
+WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
+INITIALISATION = "deepmac-initialisation-1"
+"""Format of a description of weights that are only good to start a training from."""
+SHIPPED = Path(__file__).parent / "shipped"
+"""Folders of models that come with the package; their names are the models'."""
+_METADATA_KEY = "deepmac"
+_MAX_CONFIG = 1 << 20
+_PREFIX = "network."
+
+
+def load_model(path_or_name: str | Path, *, device: str | torch.device = "cpu") -> Network:
+    """A network with its weights, in eval mode.
+
+    Nothing in the file is executed.
+
+    Args:
+        path_or_name: ``deepmac-lite``, which comes with the package; a folder that `deepmac
+            convert` wrote; a ``.safetensors`` file with its ``config.yaml`` beside it or in its
+            metadata; or a ``.ckpt`` of a training.
+        device: where the weights go.
+
+    Returns:
+        The network; :func:`card_of` gives its classes and image size.
+
+    Raises:
+        UserError: no such file, one that is damaged or no model, or weights that do not fit.
+    """
+    path = model_file(path_or_name)
+    if path.suffix == ".safetensors":
+        state, card = _read_safetensors(path)
+    else:
+        state, card = _read_checkpoint(path)
+    model = build_model(card, source=str(path))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"the weights in {path} do not fit the network that they are for: {reason}"
+        ) from error
+    return model.to(device).eval()
+
+
+def model_file(path_or_name: str | Path) -> Path:
+    """The file that holds a model's weights.
+
+    Args:
+        path_or_name: see :func:`load_model`.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(path_or_name)
+    shipped = sorted(folder.name for folder in SHIPPED.iterdir()) if SHIPPED.is_dir() else []
+    if not path.exists() and str(path_or_name) in shipped:
+        path = SHIPPED / path
+    if path.is_dir():
+        path = path / WEIGHTS
+        if not path.is_file():
+            raise UserError(f"the folder {path.parent} holds no {WEIGHTS}: is it a model's?")
+    if not path.is_file():
+        raise UserError(
+            f"there is no model {str(path_or_name)!r}: give {' or '.join([*shipped, 'a folder'])}, "
+            "a .safetensors file or a .ckpt"
+        )
+    return path
+
+
+def build_model(card: ModelCard, *, source: str) -> Network:
+    """The network that a card describes, with fresh weights.
+
+    Raises:
+        ConfigError: arguments, read from ``source``, that the network does not take.
+    """
+    if card.system not in NETWORKS:
+        raise ConfigError(
+            f"{source} describes a network of the system {card.system!r}, which this version does "
+            f"not know: it has {' and '.join(NETWORKS)}"
+        )
+    try:
+        model: Network = NETWORKS[card.system](
+            num_classes=len(card.class_map), normalization=card.normalization, **card.network
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{source} describes no network that can be built: {error}") from error
+    model.__dict__["card"] = card
+    return model
+
+
+def card_of(model: nn.Module) -> ModelCard | None:
+    """What :func:`load_model` or :func:`build_model` knows about a network beside its weights."""
+    card = model.__dict__.get("card")
+    return card if isinstance(card, ModelCard) else None
+
+
+def own_threshold(model: nn.Module) -> float:
+    """Above which probability a pixel is of the mask; 0.5 where the model does not say."""
+    card = card_of(model)
+    return card.mask_threshold if card else 0.5
+
+
+def network_arguments(system: str = "deepmac") -> tuple[str, ...]:
+    """The names that ``ModelCard.network`` may hold."""
+    elsewhere = ("num_classes", "normalization", "weights")
+    parameters = inspect.signature(NETWORKS[system]).parameters
+    return tuple(name for name in parameters if name not in elsewhere)
+
+
+def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> None:
+    """Write ``model.safetensors`` and ``config.yaml`` into an existing folder."""
+    from safetensors.torch import save_file
+
+    described = card.to_dict()
+    save_file(
+        {name: tensor.contiguous() for name, tensor in state.items()},
+        folder / WEIGHTS,
+        metadata={_METADATA_KEY: json.dumps(described)},
+    )
+    (folder / CONFIG).write_text(
+        yaml.safe_dump(described, sort_keys=False, default_flow_style=None, width=100),
+        encoding="utf-8",
+    )
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors writes for the owner alone
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None, Path]:
+    """The tensors of a file, what describes them (None without), and where that was said.
+
+    Raises:
+        UserError: a file or description that cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read as a safetensors file ({error}): download or convert it again"
+        ) from error
+    beside = path.with_name(CONFIG)
+    values = _read_yaml(beside) if beside.is_file() else None
+    if isinstance(values, Mapping) and values.get("format") in (FORMAT, INITIALISATION):
+        return state, values, beside
+    if _METADATA_KEY not in metadata:
+        return state, None, path
+    try:
+        values = json.loads(metadata[_METADATA_KEY])
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the description inside {path} is damaged: convert it again") from error
+    return state, values if isinstance(values, Mapping) else {}, path
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
+    state, values, source = read_safetensors(path)
+    if values is None or values.get("format") == INITIALISATION:
+        raise UserError(
+            f"{path} has neither a {CONFIG} beside it nor a description inside: it is no whole "
+            "model; to start a training from it set model.init_from"
+        )
+    return state, ModelCard.from_dict(values, source=str(source))
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        if path.stat().st_size > _MAX_CONFIG:
+            raise ValueError("it is too large")
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = (str(error).splitlines() or ["?"])[0]
+        raise ConfigError(f"{path} cannot be read as YAML ({reason}): write it again") from error
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
+    """A checkpoint of one of ``deepmac.lightning.systems``."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # the unpickler and the archive reader raise whatever they like
+        raise UserError(
+            f"{path} cannot be read as a training checkpoint ({type(error).__name__}): give a "
+            ".ckpt that a training wrote"
+        ) from error
+    if not isinstance(content, dict) or "deepmac_class_map" not in content:
+        raise UserError(
+            f"{path} was not written by a training of this project: convert other weights with "
+            "`deepmac convert`"
+        )
+    settings = content.get("hyper_parameters", {})
+    system = content.get("deepmac_system", "deepmac")
+    if system not in NETWORKS:
+        raise UserError(f"{path} is of the system {system!r}, which this version does not know")
+    values = {
+        "format": FORMAT,
+        "system": system,
+        "image_size": content.get("datamodule_hyper_parameters", {}).get("image_size"),
+        "mask_threshold": settings.get("mask_threshold", 0.5),
+        "network": {name: settings[name] for name in network_arguments(system) if name in settings},
+        "normalization": content.get("deepmac_normalization"),
+        "class_map": content["deepmac_class_map"],
+    }
+    state = {
+        name.removeprefix(_PREFIX): tensor
+        for name, tensor in content.get("state_dict", {}).items()
+        if name.startswith(_PREFIX)
+    }
+    return state, ModelCard.from_dict(values, source=str(path))

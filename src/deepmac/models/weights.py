@@ -1,0 +1,95 @@
+"""Weights to start a training from, and what their file says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from deepmac.class_map import ClassMap
+from deepmac.errors import ConfigError, UserError
+from deepmac.models.card import FORMAT, ModelCard
+from deepmac.models.files import model_file, network_arguments, read_safetensors
+from deepmac.nn.backbones import Normalization
+
+_LIGHTNING_PREFIX = "network."
+
+
+class WeightFile(NamedTuple):
+    """Tensors by name, and what is known about them.
+
+    Attributes:
+        state: as a network of this project names them, or as the file does.
+        normalization: of the pixels that they were trained with.
+        class_map: the classes of their heads' slots.
+        settings: arguments of the network that they are of; empty where unknown.
+    """
+
+    state: dict[str, Tensor]
+    normalization: Normalization | None = None
+    class_map: ClassMap | None = None
+    settings: Mapping[str, Any] = {}
+
+
+def read_weight_file(path_or_name: str) -> WeightFile:
+    """Weights from any file that a training can start from.
+
+    Takes what ``load_model`` takes, folders of converted backbones, and state dicts (``.pth``,
+    ``.safetensors``).
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be read.
+    """
+    where = f"model.init_from={path_or_name}"
+    path = Path(path_or_name)
+    if not path.exists() and (path.suffix or len(path.parts) > 1):
+        raise ConfigError(f"{where}: no such file")
+    try:
+        path = model_file(path_or_name)
+        if path.suffix == ".safetensors":
+            return _described(*read_safetensors(path))
+    except UserError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ConfigError(
+            f"{where} is not a readable weight file ({type(error).__name__})"
+        ) from error
+    return _of_checkpoint(content if isinstance(content, dict) else {})
+
+
+def _described(
+    state: dict[str, Tensor], values: Mapping[str, Any] | None, source: Path
+) -> WeightFile:
+    if values is None:
+        return WeightFile(state)
+    if values.get("format") == FORMAT:
+        card = ModelCard.from_dict(values, source=str(source))
+        return WeightFile(state, card.normalization, card.class_map, card.network)
+    try:
+        normalization = Normalization.from_dict(values["normalization"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{source} does not say how pixels are normalised") from error
+    return WeightFile(state, normalization)
+
+
+def _of_checkpoint(content: Mapping[str, Any]) -> WeightFile:
+    """A checkpoint of ours, or a plain state dict."""
+    tensors = {
+        name.removeprefix(_LIGHTNING_PREFIX): value
+        for name, value in content.get("state_dict", content).items()
+        if isinstance(value, Tensor)
+    }
+    if "deepmac_normalization" not in content:
+        return WeightFile(tensors)
+    told = content.get("hyper_parameters", {})
+    return WeightFile(
+        tensors,
+        Normalization.from_dict(content["deepmac_normalization"]),
+        ClassMap.from_dict(content["deepmac_class_map"]),
+        {name: told[name] for name in network_arguments() if name in told},
+    )

@@ -1,0 +1,1 @@
+"""Deep-MARC: the deep mask heads on torchvision's Mask R-CNN."""

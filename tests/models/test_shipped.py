@@ -1,0 +1,82 @@
+"""``deepmac-lite``, the model that comes with the package."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from deepmac import Predictor, load_model
+from deepmac.models.files import SHIPPED, card_of
+
+EVERY = 8
+"""Every eighth validation image: enough to tell a model from a filled box."""
+
+
+def test_deepmac_lite__is_small() -> None:
+    assert sum(file.stat().st_size for file in (SHIPPED / "deepmac-lite").iterdir()) < 25e6
+
+
+def test_deepmac_lite__loads_by_its_name_anywhere_without_a_network(tmp_path: Path) -> None:
+    script = (
+        "import socket\n"
+        "def refuse(*_, **__): raise AssertionError('asked the network')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "from deepmac import load_model\n"
+        "print(sum(p.numel() for p in load_model('deepmac-lite').parameters()))\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 4e6 < int(done.stdout) < 5e6
+
+
+def test_deepmac_lite__is_in_single_precision_and_knows_its_classes() -> None:
+    model = load_model("deepmac-lite")
+    assert {str(p.dtype) for p in model.parameters()} == {"torch.float32"}
+    card = card_of(model)
+    assert card is not None and card.image_size == 512 and len(card.class_map) == 80
+
+
+def test_a_folder_of_that_name__goes_before_the_shipped_model(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "deepmac-lite").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception, match=r"holds no model\.safetensors"):
+        load_model("deepmac-lite")
+
+
+def test_deepmac_lite__is_as_good_on_photographs_as_its_card_says(shared: Path) -> None:
+    coco = COCO(shared / "coco_mini" / "annotations" / "instances_val.json")
+    predictor = Predictor(load_model("deepmac-lite"))
+    overlaps, floors = [], []
+    for image_id in sorted(coco.imgs)[::EVERY]:
+        entry = coco.imgs[image_id]
+        objects = [a for a in coco.imgToAnns[image_id] if not a["iscrowd"]]
+        if not objects:
+            continue
+        picture = Image.open(shared / "coco_mini" / "images" / entry["file_name"]).convert("RGB")
+        predictor.set_image(picture)
+        boxes = np.array([a["bbox"] for a in objects])
+        boxes[:, 2:] += boxes[:, :2]
+        masks, _ = predictor.predict(boxes)
+        for mask, box, annotation in zip(masks, boxes, objects, strict=True):
+            truth = coco.annToMask(annotation).astype(bool)
+            x0, y0, x1, y1 = box.round().astype(int)
+            filled = np.zeros_like(truth)
+            filled[y0:y1, x0:x1] = True
+            overlaps.append((mask & truth).sum() / (mask | truth).sum())
+            floors.append((filled & truth).sum() / (filled | truth).sum())
+    told = json.loads((SHIPPED / "deepmac-lite" / "calibration.json").read_text())["measured"]
+    assert np.mean(overlaps) > np.mean(floors) + 0.05
+    assert np.mean(overlaps) == pytest.approx(told["mean_iou"], abs=0.04)
