@@ -96,27 +96,35 @@ def main() -> None:
     torch.set_num_threads(1)  # sums in one order
     fixtures = options.shared / "reference_fixtures"
     rows = list(measure(fixtures if fixtures.is_dir() else None))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(page(rows, complete=fixtures.is_dir()), encoding="utf-8")
+    print(f"{len(rows)} rows written to {options.out}")
+
+
+def page(rows: list[Row], *, complete: bool) -> str:
+    """What differs on purpose first, then every figure."""
     lines = [
         "# Fidelity to the TensorFlow original",
         "",
-        "Written by `python tests/reference/fidelity.py`: the largest difference from numbers "
-        "that the original gave, float32 on a CPU. Relative errors are to the largest number of "
-        "the tensor.",
+        "A converted checkpoint answers as it did in TensorFlow, up to rounding. This page says",
+        "first where this project differs on purpose, then how losses and trainings were compared,",
+        "and then lists every figure. `python tests/reference/fidelity.py` writes it.",
+        "",
+        DIFFERENCES.read_text(encoding="utf-8"),
+        "## Every part beside stored numbers",
+        "",
+        "The largest difference from numbers that the original gave, float32 on a CPU. Relative",
+        "errors are to the largest number of the tensor.",
         "",
     ]
-    if not fixtures.is_dir():
+    if not complete:
         lines += ["Measured without the optional fixtures: only the parts below.", ""]
     lines += ["| part | quantity | largest error | asked for | on purpose otherwise |"]
     lines += ["|---|---|---|---|---|"]
     lines += [
         f"| {row.part} | {row.what} | {row.error:.1e} | {row.bound} | {row.why} |" for row in rows
     ]
-    lines += ["", NOTE, "", *live(), *fuzzing()]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(
-        "\n".join([*lines, DIFFERENCES.read_text(encoding="utf-8")]), encoding="utf-8"
-    )
-    print(f"{len(rows)} rows written to {options.out}")
+    return "\n".join([*lines, "", NOTE, "", *live(), *fuzzing()])
 
 
 def live() -> list[str]:
