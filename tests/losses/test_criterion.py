@@ -56,6 +56,14 @@ def test_loss__is_the_weighted_sum_of_its_named_parts(stages, logits, batch):
     assert torch.allclose(losses["loss"], expected)
 
 
+def test_without_a_detector__there_is_the_mask_loss_alone(stages, logits, batch):
+    alone = [stage._replace(heatmap=None, size=None, offset=None) for stage in stages]
+    losses = run(alone, logits, batch)
+    assert set(losses) == {"loss", "mask"}
+    assert losses["mask"] == run(stages, logits, batch)["mask"]
+    assert torch.allclose(losses["loss"], 5 * losses["mask"])
+
+
 def test_mask_loss__ignores_boxes_without_masks(stages, logits, batch):
     before = run(stages, logits, batch)["mask"]
     targets = batch["mask_targets"].clone()

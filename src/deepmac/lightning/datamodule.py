@@ -24,6 +24,7 @@ from deepmac.data.sampler import EpochBatchSampler
 from deepmac.data.settings import Split, data_folder, read_annotations, read_classes
 from deepmac.data.transforms.compose import evaluation_transform, training_transform
 from deepmac.data.transforms.jitter import JitterMode
+from deepmac.data.transforms.windows import MIN_VISIBLE, window_transform
 from deepmac.errors import ConfigError, DataError
 from deepmac.lightning.console import say
 from deepmac.lightning.xla import device as xla
@@ -33,6 +34,7 @@ from deepmac.nn.norm import Compat
 ORIGINAL_MAX_BOXES = 100
 _MODEL_NAMES = {
     "mask_size": "mask_size",
+    "box_margin": "box_margin",
     "stride": "stride",
     "compat": "compat",
     "full_resolution_masks": "predict_full_resolution_masks",
@@ -67,7 +69,13 @@ class CocoDataModule(pl.LightningDataModule):
             is scaled before it is cropped or padded.
         max_roi_jitter_ratio: move mask-training boxes by up to this share of their size.
         roi_jitter_mode: see :func:`deepmac.data.transforms.jitter.jitter_boxes`.
+        roi_jitter_share: of the mask-training boxes that are moved.
+        windows: instead of the crop, sides in pixels of square windows around one object each, at
+            the scale it has in an input of ``image_size``; every batch draws one of the sides.
+        window_scale: range of the factor on that scale.
+        window_objects: objects of a window that are learned from, drawn at random; null = all.
         mask_size: side of the mask targets: ``model.mask_size``.
+        box_margin: how far mask targets reach beyond boxes; follows ``model.box_margin``.
         mask_oversampling: mask targets are this many times finer; for Deep-MARC with
             ``train_boxes=proposals``, which cuts them anew.
         full_resolution_masks: targets over the whole map instead of within boxes; follows
@@ -107,7 +115,12 @@ class CocoDataModule(pl.LightningDataModule):
         scale_jitter: tuple[float, float] | None = None,
         max_roi_jitter_ratio: float = 0.0,
         roi_jitter_mode: JitterMode = "default",
+        roi_jitter_share: float = 1.0,
+        windows: list[int] | None = None,
+        window_scale: tuple[float, float] = (0.6, 1.25),
+        window_objects: int | None = None,
         mask_size: int = 32,
+        box_margin: float = 0.0,
         mask_oversampling: int = 1,
         full_resolution_masks: bool = False,
         stride: int = 4,
@@ -183,10 +196,21 @@ class CocoDataModule(pl.LightningDataModule):
             persistent_workers=self._workers > 0,
         )
 
-    def _training_transform(self) -> v2.Transform:
+    def _training_transform(self) -> v2.Transform | list[v2.Transform]:
         settings = self.hparams
         size = settings["image_size"]
         chosen = {name: settings[name] for name in ("flip", "color", "crop_scale")}
+        if settings["windows"]:
+            return [
+                window_transform(
+                    side,
+                    image_size=size,
+                    scale=settings["window_scale"],
+                    flip=settings["flip"],
+                    color=settings["color"],
+                )
+                for side in settings["windows"]
+            ]
         if settings["compat"] is None:
             return training_transform(size, **chosen, scale_jitter=settings["scale_jitter"])
         if settings["scale_jitter"] is not None:
@@ -254,7 +278,11 @@ class CocoDataModule(pl.LightningDataModule):
         )
 
     def _dataset(
-        self, index: CocoIndex, *, training: bool, transform: v2.Transform
+        self,
+        index: CocoIndex,
+        *,
+        training: bool,
+        transform: v2.Transform | list[v2.Transform],
     ) -> CocoInstances:
         settings = self.hparams
         return CocoInstances(
@@ -268,6 +296,10 @@ class CocoDataModule(pl.LightningDataModule):
             training=training,
             max_roi_jitter_ratio=settings["max_roi_jitter_ratio"],
             roi_jitter_mode=settings["roi_jitter_mode"],
+            roi_jitter_share=settings["roi_jitter_share"],
+            box_margin=settings["box_margin"],
+            max_objects=settings["window_objects"] if training and settings["windows"] else None,
+            min_visible=MIN_VISIBLE if training and settings["windows"] else 0.0,
             mask_resolution="map" if settings["full_resolution_masks"] else "crop",
             original=settings["compat"] is not None,
         )

@@ -35,6 +35,8 @@ class DeepMACModule(SegmentationModule):
         mask_head: one of ``deepmac.nn.mask_heads.MASK_HEADS``.
         num_init_channels: width of the mask head.
         mask_size: side of the box crop that the mask head sees and answers.
+        box_margin: how far the crop looks beyond the box, as a share of the box's side.
+        detector: predict boxes and classes too.
         pixel_embedding_dim: channels of the pixel embedding.
         dim: channels of the instance embedding.
         use_xy: give the mask head coordinate channels.
@@ -78,6 +80,8 @@ class DeepMACModule(SegmentationModule):
         mask_head: str = "hourglass52",
         num_init_channels: int = 64,
         mask_size: int = 32,
+        box_margin: float = 0.0,
+        detector: bool = True,
         pixel_embedding_dim: int = 16,
         dim: int = 32,
         use_xy: bool = True,
@@ -122,6 +126,8 @@ class DeepMACModule(SegmentationModule):
             "mask_head",
             "num_init_channels",
             "mask_size",
+            "box_margin",
+            "detector",
             "pixel_embedding_dim",
             "dim",
             "use_xy",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 
 from deepmac.class_map import ClassMap
@@ -216,7 +217,9 @@ class SegmentationModule(pl.LightningModule, ABC):
             shape=settings["lr_schedule"],
             drops=settings.get("lr_drops") or (),
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: factor(step, time_share=self._time_share())
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -252,6 +255,17 @@ class SegmentationModule(pl.LightningModule, ABC):
             per_epoch = math.ceil(self._data.batches_per_epoch / trainer.accumulate_grad_batches)
             limits.append(trainer.max_epochs * per_epoch)
         return min(limits)
+
+    def _time_share(self) -> float | None:
+        """The part of ``trainer.max_time`` that training has used, resumed runs included."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        timers = [one for one in callbacks if isinstance(one, Timer)]
+        shares = [
+            timer.time_elapsed() / (timer.time_elapsed() + remaining)
+            for timer in timers
+            if (remaining := timer.time_remaining()) is not None
+        ]
+        return min(1.0, *shares) if shares else None
 
     # Evaluation and prediction; callbacks turn the returned predictions into metrics and files.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from deepmac.class_map import ClassMap
 from deepmac.evaluation.results import ImageResult, image_result
 from deepmac.lightning.xla import device as xla
+from deepmac.nn.centernet import no_detections
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.paste import PasteRule, masks_to_rles
 
@@ -38,7 +39,10 @@ def predict_batch(
         min_score: detections below it are left out before the mask head runs.
         threshold: a pixel belongs to a mask above this probability.
     """
-    detections = network.detect(stage, batch["true_sizes"])
+    if network.detector:
+        detections = network.detect(stage, batch["true_sizes"])
+    else:
+        detections = no_detections(len(batch["boxes"]), batch["boxes"].device)
     wanted = (detections.scores >= min_score) & (detections.scores > 0)
     if class_map.unused_category_ids:
         used = [i not in class_map.unused_category_ids for i in class_map.category_ids]

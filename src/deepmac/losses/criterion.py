@@ -113,21 +113,9 @@ class DeepMACCriterion(nn.Module):
             step: optimizer step for warm-ups; None = no warm-up.
 
         Returns:
-            ``loss`` (the weighted sum to minimise), the four unweighted parts by name, and the
-            weak losses that are on.
+            ``loss`` (the weighted sum to minimise), the unweighted parts by name (without a
+            detector ``mask`` alone), and the weak losses that are on.
         """
-        num_classes, map_size = stages[0].heatmap.shape[1], stages[0].heatmap.shape[-2:]
-        targets = center_targets(
-            batch["boxes"],
-            batch["labels"],
-            batch["valid"],
-            num_classes=num_classes,
-            map_size=(map_size[0], map_size[1]),
-            stride=stride,
-            min_iou=self.options.min_iou,
-            radius_rule=self.options.radius_rule,
-        )
-        counted = supervised_cells(batch["true_sizes"], batch["ignore"], stride)
         valid = batch["valid"].float()
         objects = self._count(valid)
         weights = {
@@ -138,12 +126,8 @@ class DeepMACCriterion(nn.Module):
             **self.options.weak_weights(),
         }
         parts: dict[str, list[Tensor]] = {name: [] for name in weights}
-        for stage in stages:
-            focal = self._focal(stage.heatmap.float(), targets.heatmap, counted)
-            size, offset = _size_and_offset(stage, targets, valid)
-            parts["heatmap"].append(focal / objects)
-            parts["size"].append(size / objects)
-            parts["offset"].append(offset / objects)
+        if stages[0].heatmap is not None:
+            self._detector(parts, stages, batch, stride, objects)
         used = mask_logits[-1:] if self.options.use_only_last_stage else mask_logits
         for index, logits in enumerate(used):
             parts["mask"].append(self._mask(logits.float(), batch, full_resolution))
@@ -159,9 +143,40 @@ class DeepMACCriterion(nn.Module):
             )
             for name, value in weak.items():
                 parts[name].append((value * valid).sum() / objects)
-        losses = {name: torch.stack(values).mean() for name, values in parts.items()}
+        losses = {name: torch.stack(values).mean() for name, values in parts.items() if values}
         total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return {"loss": total, **losses}
+
+    def _detector(
+        self,
+        parts: dict[str, list[Tensor]],
+        stages: Sequence[StageOutput],
+        batch: Mapping[str, Tensor],
+        stride: int,
+        objects: Tensor,
+    ) -> None:
+        """Append heatmap, size and offset losses of every stage."""
+        valid = batch["valid"].float()
+        counted = supervised_cells(batch["true_sizes"], batch["ignore"], stride)
+        targets: CenterTargets | None = None
+        for stage in stages:
+            assert stage.heatmap is not None
+            if targets is None:
+                targets = center_targets(
+                    batch["boxes"],
+                    batch["labels"],
+                    batch["valid"],
+                    num_classes=stage.heatmap.shape[1],
+                    map_size=(stage.heatmap.shape[-2], stage.heatmap.shape[-1]),
+                    stride=stride,
+                    min_iou=self.options.min_iou,
+                    radius_rule=self.options.radius_rule,
+                )
+            focal = self._focal(stage.heatmap.float(), targets.heatmap, counted)
+            size, offset = _size_and_offset(stage, targets, valid)
+            parts["heatmap"].append(focal / objects)
+            parts["size"].append(size / objects)
+            parts["offset"].append(offset / objects)
 
     def _focal(self, logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
         """Sum over cells of CornerNet's penalty-reduced focal loss."""
@@ -246,6 +261,7 @@ def _size_and_offset(
     stage: StageOutput, targets: CenterTargets, valid: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sums of L1 errors read at the centre cells, over both channels of valid boxes."""
+    assert stage.size is not None and stage.offset is not None
     weight = valid[..., None]
     size = ((_at(stage.size, targets.cell) - targets.size).abs() * weight).sum()
     offset = ((_at(stage.offset, targets.cell) - targets.offset).abs() * weight).sum()

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from deepmac.errors import UserError
 from deepmac.nn.backbones import Normalization, Normalize, build_backbone
 from deepmac.nn.centernet import CenterNetHeads, Detections, HeadSpec, decode_detections
 from deepmac.nn.full_resolution import original_box_crops
 from deepmac.nn.mask_heads import build_mask_head
 from deepmac.nn.network import static_shapes
 from deepmac.nn.norm import Compat
-from deepmac.nn.roi_crop import CropImpl, roi_crop
+from deepmac.nn.roi_crop import CropImpl, grow_boxes, roi_crop
 
 # These heads take the instance embedding as parameters (or project it): never concatenated.
 _EMBEDDING_IS_NOT_AN_INPUT = ("cond_inst1", "cond_inst2", "cond_inst3", "embedding_projection")
@@ -23,16 +24,16 @@ class StageOutput(NamedTuple):
     """What the heads on one backbone output say; ``h w`` is the map of ``stride`` pixels a cell.
 
     Attributes:
-        heatmap: (B, C, h, w) class logits of object centres.
-        size: (B, 2, h, w) box width and height in cells.
-        offset: (B, 2, h, w) x and y of the centre within its cell, in cells.
+        heatmap: (B, C, h, w) class logits of object centres, or None without a detector.
+        size: (B, 2, h, w) box width and height in cells, or None.
+        offset: (B, 2, h, w) x and y of the centre within its cell, in cells, or None.
         pixel_embedding: (B, E, h, w).
         instance_embedding: (B, D, h, w), or None where the mask head uses none.
     """
 
-    heatmap: Tensor
-    size: Tensor
-    offset: Tensor
+    heatmap: Tensor | None
+    size: Tensor | None
+    offset: Tensor | None
     pixel_embedding: Tensor
     instance_embedding: Tensor | None
 
@@ -51,6 +52,10 @@ class DeepMAC(nn.Module):
         mask_head: one of ``deepmac.nn.mask_heads.MASK_HEADS``.
         num_init_channels: width of the mask head.
         mask_size: side of the square box crop that the mask head sees and answers.
+        box_margin: how far the crop looks beyond the box, as a share of the box's side, on each
+            of its sides: the mask then need not end at a box that is a little too tight, nor
+            stick to it. 0 = the box itself, as in the paper.
+        detector: predict boxes and classes too; without, masks of given boxes are all it knows.
         pixel_embedding_dim: channels of the pixel embedding.
         dim: channels of the instance embedding.
         use_xy: give the mask head two coordinate channels (y, x in [-1, 1]).
@@ -76,6 +81,8 @@ class DeepMAC(nn.Module):
         mask_head: str = "hourglass52",
         num_init_channels: int = 64,
         mask_size: int = 32,
+        box_margin: float = 0.0,
+        detector: bool = True,
         pixel_embedding_dim: int = 16,
         dim: int = 32,
         use_xy: bool = True,
@@ -94,6 +101,13 @@ class DeepMAC(nn.Module):
                 f"mask_head={mask_head!r} reads the instance embedding as its own parameters: "
                 "set use_instance_embedding=false"
             )
+        if not 0 <= box_margin <= 1:
+            raise ValueError(f"box_margin={box_margin} is a share of the box's side, 0 to 1")
+        if box_margin and (predict_full_resolution_masks or compat):
+            raise ValueError(
+                f"box_margin={box_margin} widens crops of boxes, which there are none of in "
+                "full-resolution mode and in networks of the original: set it to 0"
+            )
         self.backbone = build_backbone(
             backbone,
             pyramid_width=pyramid_width,
@@ -106,6 +120,8 @@ class DeepMAC(nn.Module):
         self.num_classes = num_classes
         self.stride = self.backbone.stride
         self.mask_size = mask_size
+        self.box_margin = box_margin
+        self.detector = detector
         self.use_xy = use_xy
         self.full_resolution = predict_full_resolution_masks
         self.postprocess_crop_size = postprocess_crop_size
@@ -114,12 +130,12 @@ class DeepMAC(nn.Module):
         self.compat = compat
 
         kernel = (1, 3) if compat == "tf_latest" else 3
-        specs = {
-            "heatmap": HeadSpec(num_classes, bias_init=-2.19),
-            "size": HeadSpec(2),
-            "offset": HeadSpec(2),
-            "pixel_embedding": HeadSpec(pixel_embedding_dim, kernel=kernel),
-        }
+        specs = {}
+        if detector:
+            specs["heatmap"] = HeadSpec(num_classes, bias_init=-2.19)
+            specs["size"] = HeadSpec(2)
+            specs["offset"] = HeadSpec(2)
+        specs["pixel_embedding"] = HeadSpec(pixel_embedding_dim, kernel=kernel)
         if use_instance_embedding or takes_parameters:
             specs["instance_embedding"] = HeadSpec(dim, kernel=kernel)
         self.heads = nn.ModuleList(
@@ -152,8 +168,7 @@ class DeepMAC(nn.Module):
         stages = []
         for heads, features in zip(self.heads, maps, strict=True):
             out = heads(features)
-            out.setdefault("instance_embedding", None)
-            stages.append(StageOutput(**out))
+            stages.append(StageOutput(**dict.fromkeys(StageOutput._fields) | out))
         return stages
 
     def mask_logits(self, stage: StageOutput, boxes: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -196,7 +211,7 @@ class DeepMAC(nn.Module):
         valid: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """(B, N, P, P) foreground probabilities within each box; P = ``mask_size``.
+        """(B, N, P, P) foreground probabilities over :meth:`mask_frames`; P = ``mask_size``.
 
         In full-resolution mode the map is cropped by the box and P = ``postprocess_crop_size``.
         Rows that are not ``valid`` mean nothing; see :meth:`mask_logits` for the arguments.
@@ -221,15 +236,23 @@ class DeepMAC(nn.Module):
         return logits.float().sigmoid()
 
     def mask_frames(self, boxes: Tensor) -> Tensor:
-        """What the masks of (..., 4) boxes cover: the boxes themselves."""
-        return boxes
+        """What the masks of (..., 4) xyxy boxes cover: the boxes and their ``box_margin``."""
+        return grow_boxes(boxes, 1 + 2 * self.box_margin)
 
     def detect(self, stage: StageOutput, true_sizes: Tensor | None = None) -> Detections:
         """The best ``max_detections`` boxes of each image; see ``decode_detections``.
 
         With ``compat``, as in the original, padding may hold objects too, and boxes are clipped
         to the padded square.
+
+        Raises:
+            UserError: the network has no detector.
         """
+        if stage.heatmap is None or stage.size is None or stage.offset is None:
+            raise UserError(
+                "this model makes masks of given boxes and has no detector: give it boxes, or "
+                "train one with model.detector=true"
+            )
         return decode_detections(
             stage.heatmap.float(),
             stage.size.float(),
@@ -248,7 +271,7 @@ class DeepMAC(nn.Module):
         else:
             pixel = roi_crop(
                 stage.pixel_embedding,
-                boxes,
+                self.mask_frames(boxes),
                 self.mask_size,
                 spatial_scale=1 / self.stride,
                 impl=self.crop_impl,
@@ -259,7 +282,7 @@ class DeepMAC(nn.Module):
         return torch.cat([coordinates.to(pixel.dtype), pixel], dim=2)
 
     def _coordinates(self, pixel: Tensor, boxes: Tensor) -> Tensor:
-        """(B, N, 2, S, S): y then x, from -1 to 1 over the crop.
+        """(B, N, 2, S, S): y then x, from -1 to 1 over the box, further over its margin.
 
         In full-resolution mode: position relative to the box centre, in units of the map's
         side (the newest original; its first release gave the absolute position instead).
@@ -267,8 +290,9 @@ class DeepMAC(nn.Module):
         batch, count, _, height, width = pixel.shape
         device = pixel.device
         if not self.full_resolution or self.compat == "tf_release":
-            y = torch.linspace(-1, 1, height, device=device)[:, None].expand(height, width)
-            x = torch.linspace(-1, 1, width, device=device)[None, :].expand(height, width)
+            far = 1 + 2 * self.box_margin
+            y = torch.linspace(-far, far, height, device=device)[:, None].expand(height, width)
+            x = torch.linspace(-far, far, width, device=device)[None, :].expand(height, width)
             return torch.stack([y, x]).expand(batch, count, 2, height, width)
         centre_x = (boxes[..., 0] + boxes[..., 2]) / (2 * self.stride * width)
         centre_y = (boxes[..., 1] + boxes[..., 3]) / (2 * self.stride * height)

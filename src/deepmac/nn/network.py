@@ -18,11 +18,13 @@ class SegmentationNetwork(Protocol):
     ``network(images)`` gives stages, the best last; a stage is all that is kept of the images.
 
     Attributes:
+        detector: whether :meth:`detect` finds anything; masks of given boxes work either way.
         compat: which TensorFlow original the numbers follow, if any.
         num_classes: class slots.
         max_detections: boxes that :meth:`detect` gives for each image.
     """
 
+    detector: bool
     compat: Compat
     num_classes: int
     max_detections: int

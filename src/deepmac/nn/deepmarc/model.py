@@ -26,9 +26,10 @@ from deepmac.nn.backbones import Normalization, Normalize
 from deepmac.nn.centernet import Detections
 from deepmac.nn.deepmarc.backbone import STRIDES, PyramidBackbone
 from deepmac.nn.deepmarc.mask_branch import build_roi_mask_head
-from deepmac.nn.deepmarc.roi_heads import MaskRoIHeads, PyramidRoIAlign, TrainBoxes, grow_boxes
+from deepmac.nn.deepmarc.roi_heads import MaskRoIHeads, PyramidRoIAlign, TrainBoxes
 from deepmac.nn.network import static_shapes
 from deepmac.nn.norm import BatchNorm2d, Compat
+from deepmac.nn.roi_crop import grow_boxes
 
 _BOX_ROI = 7
 _ASPECT_RATIOS = (0.5, 1.0, 2.0)
@@ -74,6 +75,7 @@ class DeepMARC(nn.Module):
         ValueError: other settings that do not go together.
     """
 
+    detector = True
     compat: Compat = None
     """No network of this kind follows a TensorFlow original number by number."""
 
