@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-import tiny
 
+import tiny
 from deepmac import Predictor, load_model
 from deepmac.errors import UserError
 
