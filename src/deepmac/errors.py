@@ -11,3 +11,16 @@ class DataError(UserError):
 
 class ConfigError(UserError):
     """Settings that contradict each other or name something that does not exist."""
+
+
+class Interrupted(UserError):
+    """A run that was told to stop and did; its text says how it goes on.
+
+    Args:
+        text: one sentence; empty where another process says it.
+        code: exit status, 128 + the signal.
+    """
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
-from deepmac.errors import ConfigError
+from deepmac.errors import ConfigError, Interrupted
 from deepmac.evaluation import format_table
 from deepmac.lightning.callbacks.evaluation import EvaluateCoco
 from deepmac.lightning.callbacks.final_evaluation import FinalEvaluation
+from deepmac.lightning.callbacks.last_checkpoint import LastCheckpoint
+from deepmac.lightning.callbacks.resumption import Resumption
+from deepmac.lightning.callbacks.stop_signals import (
+    StopSignals,
+    name_of,
+    signal_behind,
+    terminated_by_sigterm,
+)
 from deepmac.lightning.checkpoint_files import CheckpointFiles
 from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
+from deepmac.lightning.going_on import command_to_go_on
 from deepmac.lightning.systems import SYSTEMS, chosen_system, with_model_of
 from deepmac.lightning.xla.strategies import XLAReplicas, take_precision
 
@@ -61,16 +74,20 @@ def run(
         quiet_library_chatter()
         DeepMACCLI.run_dir = Path(run_dir)
         DeepMACCLI.model_of_checkpoint = model_of_checkpoint
+        DeepMACCLI.running = None
         try:
-            cli = DeepMACCLI(
-                SYSTEMS[system],
-                CocoDataModule,
-                args=[*arguments, *options],
-                save_config_callback=SaveFlatConfig,
-                parser_kwargs={**_PARSER, **dict.fromkeys(_COMMANDS, _PARSER)},
-            )
+            with terminated_by_sigterm():
+                cli = DeepMACCLI(
+                    SYSTEMS[system],
+                    CocoDataModule,
+                    args=[*arguments, *options],
+                    save_config_callback=SaveFlatConfig,
+                    parser_kwargs={**_PARSER, **dict.fromkeys(_COMMANDS, _PARSER)},
+                )
         except ArgumentError as error:
             raise ConfigError(" ".join(str(error).split())) from error
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise _interrupted(error, command, DeepMACCLI.running, Path(run_dir)) from error
     evaluation = cli.evaluation
     if command != "fit" or evaluation is None or not evaluation.metrics:
         return None
@@ -84,6 +101,7 @@ class DeepMACCLI(LightningCLI):
 
     run_dir: Path
     model_of_checkpoint: bool
+    running: Trainer | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Named in every saved configuration, so that it runs again by itself."""
@@ -115,6 +133,8 @@ class DeepMACCLI(LightningCLI):
         """Give the callback that saves the configuration the portable text."""
         self.save_config_kwargs = {"content": self.config_dump, "run_dir": self.run_dir}
         trainer = super().instantiate_trainer(**kwargs)
+        DeepMACCLI.running = trainer
+        trainer.callbacks[:0] = [Resumption(), StopSignals()]  # type: ignore[attr-defined]
         if trainer.strategy._checkpoint_io is None:
             trainer.strategy.checkpoint_io = CheckpointFiles()
         if isinstance(trainer.strategy, XLAReplicas):
@@ -132,6 +152,7 @@ class DeepMACCLI(LightningCLI):
     def after_fit(self) -> None:
         """Every training ends with one evaluation of its last weights, and its table."""
         evaluation = self.evaluation
+        self._say_what_time_left_undone()
         if evaluation is None or not self.trainer.limit_val_batches:
             return
         say(f"run directory: {self.run_dir}")
@@ -144,6 +165,18 @@ class DeepMACCLI(LightningCLI):
         elif self.trainer.is_global_zero:
             Console(highlight=False).print(format_table(evaluation.metrics))
 
+    def _say_what_time_left_undone(self) -> None:
+        """Where ``max_time`` ended the training; it counts from the run's first start."""
+        timers = [c for c in self.trainer.callbacks if isinstance(c, Timer)]  # type: ignore
+        if timers and (timers[0].time_remaining() or 0) < 0:
+            again = timedelta(seconds=round(timers[0].time_elapsed()))
+            total = again + timedelta(seconds=timers[0]._duration or 0)
+            hours, seconds = divmod(total.seconds, 3600)
+            text = f"{total.days:02d}:{hours:02d}:{seconds // 60:02d}:{seconds % 60:02d}"
+            command = command_to_go_on(self.run_dir, {"trainer.max_time": text})
+            step = self.trainer.global_step
+            say(f"stopped by trainer.max_time, after step {step}; to go on: {command}")
+
     def validate(self, **kwargs: Any) -> None:
         """Our table replaces Lightning's list of values."""
         self.trainer.validate(**{**kwargs, "verbose": False})
@@ -155,6 +188,32 @@ class DeepMACCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Predictions are written by a callback, not held in memory."""
         self.trainer.predict(**{**kwargs, "return_predictions": False})
+
+
+def _interrupted(
+    error: BaseException, command: str, trainer: Trainer | None, run_dir: Path
+) -> BaseException:
+    """What a signal stopped, in one sentence, and how it goes on."""
+    callbacks = [] if trainer is None else trainer.callbacks  # type: ignore[attr-defined]
+    heard = [c.received for c in callbacks if isinstance(c, StopSignals) and c.received]
+    number = heard[0] if heard else signal_behind(error)
+    if not number:
+        number = signal.SIGTERM if isinstance(error, SIGTERMException) else 0
+    if not number:
+        return error
+    code = 128 + number
+    if trainer is None or not trainer.is_global_zero:
+        return Interrupted("" if trainer else f"stopped by {name_of(number)}", code)
+    last = [c for c in callbacks if isinstance(c, LastCheckpoint)]
+    if command != "fit" or not last or last[0].path is None or not last[0].path.is_file():
+        return Interrupted(f"stopped by {name_of(number)}; nothing was saved", code)
+    step = trainer.global_step
+    state = f"after step {step}, saved in" if last[0].is_of(step) else "an earlier step is in"
+    return Interrupted(
+        f"stopped by {name_of(number)}, {state} {last[0].path}; to go on: "
+        f"{command_to_go_on(run_dir)}",
+        code,
+    )
 
 
 def _check_checkpoint(path: str | None) -> None:
