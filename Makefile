@@ -11,7 +11,7 @@ SEED ?= 1
 export HYDRA_FULL_ERROR ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow lint bench overfit kill-resume reference fuzz test-tpu docs clean
+.PHONY: help install train test test-slow lint bench lite lite-gpu overfit kill-resume reference fuzz test-tpu docs clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,19 @@ lint: $(STAMP)  ## Style and types.
 
 bench: $(STAMP)  ## Speed figures, each with how it was measured.
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# A run that was stopped goes on where it was: its time counts on.
+MINUTES ?= 120
+lite: OUT ?= runs/lite
+lite: $(STAMP)  ## Train deepmac-lite on a CPU: make lite ROOT=COCO [MINUTES=120 OUT=runs/lite]
+	OMP_NUM_THREADS=1 $(BIN)/python train.py experiment=deepmac_lite trainer=cpu trainer.precision=bf16-mixed \
+	  data.root=$(abspath $(ROOT)) data.num_workers=1 $(call lite_run) $(ARGS)
+lite-gpu: MINUTES = 8
+lite-gpu: OUT ?= runs/lite_gpu
+lite-gpu: $(STAMP)  ## The same on one card in minutes: make lite-gpu ROOT=COCO [MINUTES=8 OUT=runs/lite_gpu]
+	$(BIN)/python train.py experiment=deepmac_lite_gpu data.root=$(abspath $(ROOT)) $(call lite_run) $(ARGS)
+lite_run = trainer.max_time=00:$(shell printf %02d:%02d $$(($(MINUTES) / 60)) $$(($(MINUTES) % 60))):00 \
+  hydra.run.dir=$(abspath $(OUT)) $(if $(wildcard $(OUT)/checkpoints/last.ckpt),ckpt_path=last)
 
 overfit: $(STAMP)  ## Learn eight real images by heart: make overfit ROOT=COCO
 	$(BIN)/python train.py experiment=voc_to_nonvoc_tiny debug=overfit data.root=$(ROOT) $(ARGS)

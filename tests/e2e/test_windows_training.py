@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import tiny
 from deepmac import Predictor, load_model
@@ -22,7 +23,7 @@ def test_masks_alone_from_windows_around_objects(tmp_path):
         "data.window_objects=2",
         "data.max_roi_jitter_ratio=0.1",
         "data.roi_jitter_share=0.5",
-        "callbacks.best.init_args.monitor=mask_gt_box/mIoU/all",
+        "callbacks=masks_only",
         "hydra.run.dir=run",
     ]
     done = tiny.run(tiny.train_py(*words), cwd=tmp_path, cache=tmp_path / "cache")
@@ -31,6 +32,9 @@ def test_masks_alone_from_windows_around_objects(tmp_path):
     model = load_model(checkpoint)
     assert not model.detector
     assert model.box_margin == 0.1
+    half = load_model(tmp_path / "run" / "weights")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(half.state_dict()[name], tensor.half().to(tensor.dtype)), name
     predictor = Predictor(model)
     predictor.set_image(np.zeros((60, 80, 3), np.uint8))
     masks, _ = predictor.predict([[10.0, 10, 40, 40]])
