@@ -385,7 +385,7 @@ class CocoDataModule(pl.LightningDataModule):
 
 def _counts(index: CocoIndex) -> list[int]:
     """Objects of every image."""
-    return [sum(not item.iscrowd for item in image.instances) for image in index.images]
+    return index.table.objects_per_image().tolist()
 
 
 def _one_thread(worker_id: int) -> None:

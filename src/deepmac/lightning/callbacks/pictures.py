@@ -43,9 +43,10 @@ class Pictures(Callback):
         self._results = {}
         if not self._chosen:
             index = trainer.datamodule.val_index  # type: ignore[attr-defined]
-            drawable = [image for image in index.images if image.instances]
+            drawable = np.flatnonzero(index.table.row_count).tolist()
             step = max(1, len(drawable) // max(1, self.num_images))
-            self._chosen = {image.id: image for image in drawable[::step][: self.num_images]}
+            chosen = (index.images[i] for i in drawable[::step][: self.num_images])
+            self._chosen = {image.id: image for image in chosen}
 
     def on_validation_batch_end(
         self,
