@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -37,20 +38,24 @@ NORMALIZATIONS = {"imagenet": IMAGENET, "centernet_bgr": CENTERNET_BGR}
 class SegmentationModule(pl.LightningModule, ABC):
     """Thin glue between a network that makes masks and the trainer.
 
-    A subclass keeps its constructor's arguments in ``hparams`` and says three things: which
-    network they describe, what its losses on a batch are, and what it answers on a batch. The
-    network has ``backbone`` (with ``size_divisor``) and ``normalize``. Settings read here:
+    A subclass keeps its constructor's arguments in ``hparams``, hands those that it does not know
+    to its network (jsonargparse reads their names, types and defaults there), and says three
+    things: which network they describe, what its losses on a batch are, and what it answers on a
+    batch. The network has ``backbone`` (with ``size_divisor``) and ``normalize``. Settings read
+    here:
     ``num_classes, normalization, init_from, channels_last, compile, lr, warmup_start_lr,
     warmup_steps, lr_schedule, weight_decay, adam_epsilon, backbone_lr_factor``, and ``lr_drops``
     where there is one.
 
     Attributes:
         system: the name under which configurations and checkpoints know the subclass.
+        network_arguments: of the network's constructor.
         resamples_masks: mask targets need not have the size of the masks.
     """
 
     system: str
     resamples_masks = False
+    network_arguments: dict[str, Any]
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,9 +64,21 @@ class SegmentationModule(pl.LightningModule, ABC):
         self._fresh_weights = True
         self._watch: StepWatch | None = None
 
+    def keep_network_arguments(self, kind: type[nn.Module]) -> None:
+        """Complete ``hparams`` by the arguments that the network's constructor fills in.
+
+        Raises:
+            TypeError: it does not take one of those given.
+        """
+        parameters = inspect.signature(kind).parameters
+        if unknown := self.network_arguments.keys() - parameters.keys():
+            raise TypeError(f"{kind.__name__} takes no argument {', '.join(sorted(unknown))}")
+        defaults = {name: entry.default for name, entry in parameters.items()}
+        self.save_hyperparameters({**defaults, **self.hparams})
+
     @abstractmethod
-    def make_network(self, num_classes: int, *, fresh: bool) -> nn.Module:
-        """The network of ``hparams``; unless ``fresh``, a checkpoint will bring its weights.
+    def make_network(self, num_classes: int) -> nn.Module:
+        """The network of ``network_arguments``.
 
         Raises:
             ValueError: settings that do not go together.
@@ -111,7 +128,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         self.class_map = class_map
         try:
             with torch.device("cpu"):  # the same initial weights on every device
-                network: Any = self.make_network(len(class_map), fresh=self._fresh_weights)
+                network: Any = self.make_network(len(class_map))
         except ValueError as error:
             raise ConfigError(str(error)) from error
         if settings["init_from"] and self._fresh_weights:
@@ -326,6 +343,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         )
         if self.network is None or wider:
             self._fresh_weights = False
+            self.network_arguments["weights"] = None  # the checkpoint brings them
             self.build(stored)
         assert self.class_map is not None
         if stored.category_ids != self.class_map.category_ids:
