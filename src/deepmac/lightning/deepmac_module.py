@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,15 @@ from deepmac.losses.original import training_boxes, training_mask_logits
 from deepmac.losses.second_view import second_view
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.norm import set_cross_replica
+from deepmac.nn.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Share,
+)
 
 
 class DeepMACModule(SegmentationModule):
@@ -49,20 +58,20 @@ class DeepMACModule(SegmentationModule):
     def __init__(
         self,
         *,
-        num_classes: int | None = None,
+        num_classes: Annotated[int, Range(1, 1_000_000)] | None = None,
         normalization: Literal["imagenet", "centernet_bgr"] | None = None,
-        min_score: float = 0.0,
-        mask_threshold: float = 0.5,
+        min_score: Share = 0.0,
+        mask_threshold: OpenShare = 0.5,
         init_from: str | None = None,
         losses: LossOptions = LossOptions(),  # noqa: B008 - frozen
-        lr: float = 1e-3,
-        lr_batch_size: int | None = None,
-        warmup_start_lr: float = 2.5e-4,
-        warmup_steps: int = 5000,
+        lr: PositiveFloat = 1e-3,
+        lr_batch_size: PositiveInt | None = None,
+        warmup_start_lr: NonNegativeFloat = 2.5e-4,
+        warmup_steps: NonNegativeInt = 5000,
         lr_schedule: ScheduleShape = "cosine",
-        weight_decay: float = 0.0,
-        adam_epsilon: float = 1e-7,
-        backbone_lr_factor: float = 1.0,
+        weight_decay: NonNegativeFloat = 0.0,
+        adam_epsilon: PositiveFloat = 1e-7,
+        backbone_lr_factor: NonNegativeFloat = 1.0,
         channels_last: bool = True,
         compile: bool = False,
         **network: Any,

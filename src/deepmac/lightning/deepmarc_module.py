@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,13 @@ from deepmac.lightning.optim.schedule import ScheduleShape
 from deepmac.lightning.prediction import predict_batch
 from deepmac.lightning.xla import device as xla
 from deepmac.nn.deepmarc.model import DeepMARC
+from deepmac.nn.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenShare,
+    PositiveFloat,
+    Range,
+)
 
 _NAMES = {
     "loss_objectness": "objectness",
@@ -37,11 +44,11 @@ class MaskRCNNLossWeights:
         mask_weight: of the mask loss over mask-supervised boxes.
     """
 
-    objectness_weight: float = 1.0
-    proposal_box_weight: float = 1.0
-    classifier_weight: float = 1.0
-    box_weight: float = 1.0
-    mask_weight: float = 1.0
+    objectness_weight: NonNegativeFloat = 1.0
+    proposal_box_weight: NonNegativeFloat = 1.0
+    classifier_weight: NonNegativeFloat = 1.0
+    box_weight: NonNegativeFloat = 1.0
+    mask_weight: NonNegativeFloat = 1.0
 
 
 class DeepMARCModule(SegmentationModule):
@@ -73,20 +80,20 @@ class DeepMARCModule(SegmentationModule):
     def __init__(
         self,
         *,
-        num_classes: int | None = None,
+        num_classes: Annotated[int, Range(1, 1_000_000)] | None = None,
         normalization: Literal["imagenet"] | None = None,
-        mask_threshold: float = 0.5,
+        mask_threshold: OpenShare = 0.5,
         init_from: str | None = None,
         losses: MaskRCNNLossWeights = MaskRCNNLossWeights(),
         optimizer: Literal["adam", "sgd"] = "adam",
-        lr: float = 1e-3,
-        warmup_start_lr: float = 1e-4,
-        warmup_steps: int = 500,
+        lr: PositiveFloat = 1e-3,
+        warmup_start_lr: NonNegativeFloat = 1e-4,
+        warmup_steps: NonNegativeInt = 500,
         lr_schedule: ScheduleShape = "cosine",
-        lr_drops: list[int] | None = None,
-        weight_decay: float = 0.0,
-        adam_epsilon: float = 1e-7,
-        backbone_lr_factor: float = 1.0,
+        lr_drops: list[NonNegativeInt] | None = None,
+        weight_decay: NonNegativeFloat = 0.0,
+        adam_epsilon: PositiveFloat = 1e-7,
+        backbone_lr_factor: NonNegativeFloat = 1.0,
         channels_last: bool = True,
         compile: bool = False,
         **network: Any,
