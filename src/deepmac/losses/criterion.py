@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from deepmac.losses.weak_criterion import (
 from deepmac.nn.deepmac import StageOutput
 from deepmac.nn.full_resolution import original_resize
 from deepmac.nn.norm import Compat
-from deepmac.nn.ranges import NonNegativeFloat, OpenShare, Range
 
 MaskNormalization = Literal["batch", "image"]
 MaskLoss = Literal["cross_entropy", "dice"]
@@ -48,17 +47,17 @@ class LossOptions(WeakLossOptions):
         use_only_last_stage: mask loss on the last backbone output alone.
     """
 
-    heatmap_weight: NonNegativeFloat = 1.0
-    size_weight: NonNegativeFloat = 0.1
-    offset_weight: NonNegativeFloat = 1.0
-    mask_weight: NonNegativeFloat = 5.0
+    heatmap_weight: float = 1.0
+    size_weight: float = 0.1
+    offset_weight: float = 1.0
+    mask_weight: float = 5.0
     mask_loss: MaskLoss = "cross_entropy"
-    focal_alpha: NonNegativeFloat = 2.0
-    focal_beta: NonNegativeFloat = 4.0
-    min_iou: OpenShare = 0.7
+    focal_alpha: float = 2.0
+    focal_beta: float = 4.0
+    min_iou: float = 0.7
     radius_rule: RadiusRule = "exact"
     mask_normalization: MaskNormalization = "batch"
-    probability_clip: Annotated[float, Range(0, 0.5, open_low=True, open_high=True)] | None = None
+    probability_clip: float | None = None
     use_only_last_stage: bool = False
 
     def following(self, compat: Compat) -> LossOptions:

@@ -27,7 +27,6 @@ from deepmac.losses.weak import (
     self_supervision,
     warmup,
 )
-from deepmac.nn.ranges import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
 
 
 @dataclass(frozen=True)
@@ -55,23 +54,23 @@ class WeakLossOptions:
         ignore_class_overlap: no mask loss where boxes of one class overlap.
     """
 
-    box_consistency_weight: NonNegativeFloat = 0.0
+    box_consistency_weight: float = 0.0
     box_consistency_normalization: BoxNormalization = "auto"
     box_consistency_tightness: bool = False
-    color_consistency_weight: NonNegativeFloat = 0.0
-    color_consistency_threshold: Share = 0.4
-    color_consistency_dilation: PositiveInt = 2
-    color_consistency_warmup_start: NonNegativeInt = 0
-    color_consistency_warmup_steps: NonNegativeInt = 0
-    self_supervision_weight: NonNegativeFloat = 0.0
+    color_consistency_weight: float = 0.0
+    color_consistency_threshold: float = 0.4
+    color_consistency_dilation: int = 2
+    color_consistency_warmup_start: int = 0
+    color_consistency_warmup_steps: int = 0
+    self_supervision_weight: float = 0.0
     self_supervision_kind: SelfSupervision = "dice"
-    self_supervision_max_translation: Share = 0.0
-    self_supervision_scale_min: PositiveFloat = 1.0
-    self_supervision_scale_max: PositiveFloat = 1.0
-    self_supervision_flip_probability: Share = 0.0
-    self_supervision_warmup_start: NonNegativeInt = 0
-    self_supervision_warmup_steps: NonNegativeInt = 0
-    point_supervision_weight: NonNegativeFloat = 0.0
+    self_supervision_max_translation: float = 0.0
+    self_supervision_scale_min: float = 1.0
+    self_supervision_scale_max: float = 1.0
+    self_supervision_flip_probability: float = 0.0
+    self_supervision_warmup_start: int = 0
+    self_supervision_warmup_steps: int = 0
+    point_supervision_weight: float = 0.0
     ignore_class_overlap: bool = False
 
     def weak_weights(self) -> dict[str, float]:
