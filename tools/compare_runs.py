@@ -4,7 +4,7 @@
     python tools/compare_runs.py 249d993 HEAD --root COCO     # a second run, on eight photographs
 
 Both train the same short runs from the same seed on one CPU thread. Every loss of every step and
-all of ``metrics.json`` must be equal; the first difference of each is named and ends in exit code 1.
+all of ``metrics.json`` must be equal; the first difference of each is named, with exit code 1.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def main() -> int:
         print("without --root: no photographs")
     equal = True
     with tempfile.TemporaryDirectory() as folder:
-        sides = [Side(given, Path(folder), arguments) for given in (arguments.before, arguments.after)]
+        sides = [
+            Side(given, Path(folder), arguments) for given in (arguments.before, arguments.after)
+        ]
         for name in names:
             before, after = (side.outcome(name) for side in sides)
             differences = list(compare(before, after))

@@ -260,7 +260,7 @@ def mask_heads(folder: Path) -> Iterator[Row]:
 def whole_model(name: str, model: DeepMAC, io: Arrays, sampled: int = 1) -> Iterator[Row]:
     predictor = Predictor(model)
     with torch.no_grad():
-        stages = model(letterbox(io["image"], predictor.image_size, model.compat).image)
+        stages = model(letterbox(io["image"], predictor.image_size, model.conventions).image)
     prefix = "pred" if sampled == 1 else f"pred_s{sampled}"
     worst = max(
         deviation(

@@ -152,7 +152,7 @@ def paste(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> list[np
 def check_model(model: DeepMAC, io: Arrays) -> None:
     card = card_of(model)
     assert card is not None
-    entry = letterbox(io["image"], card.image_size, model.compat)
+    entry = letterbox(io["image"], card.image_size, model.conventions)
     assert entry.true_size == tuple(io["true_image_shapes"][0, :2])
     theirs = io["pred::preprocessed_inputs"]
     assert np.abs(model.normalize(entry.image).permute(0, 2, 3, 1).numpy() - theirs).max() <= 1e-5
@@ -175,7 +175,7 @@ def check_model(model: DeepMAC, io: Arrays) -> None:
 @pytest.mark.parametrize("name", ["rel_tiny2", "tiny2"])
 def test_model__gives_the_originals_numbers(name: str) -> None:
     model, io = from_fixture(MODELS, name)
-    assert model.compat == ("tf_release" if name.startswith("rel") else "tf_latest")
+    assert model.conventions.compat == ("tf_release" if name.startswith("rel") else "tf_latest")
     check_model(model, io)
 
 
@@ -188,7 +188,7 @@ def test_exported_checkpoint__gives_the_originals_numbers(
     assert len(report.matched) == 242
     assert not report.missing and not report.unused
     model = load_model(tmp_path / name)
-    assert model.compat == ("tf_release" if name.startswith("rel") else "tf_latest")
+    assert model.conventions.compat == ("tf_release" if name.startswith("rel") else "tf_latest")
     check_model(model, read(folder / f"{name}_io.npz"))
 
 
@@ -234,7 +234,7 @@ def test_official_size__gives_the_originals_numbers(shared: Path) -> None:
     model = from_variables(
         full512_variables(fixtures / "checkpoint_keys_512x512.tsv", io), full512_settings()
     )
-    entry = letterbox(io["image"], 512, model.compat)
+    entry = letterbox(io["image"], 512, model.conventions)
     with torch.no_grad():
         maps = model.backbone(model.normalize(entry.image))
         stages = [

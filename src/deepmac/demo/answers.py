@@ -64,7 +64,7 @@ def instances(picture: Picture, boxes: NDArray[np.float64]) -> list[dict[str, An
         picture.height,
         picture.width,
         predictor.threshold,
-        "corner_aligned" if model.compat else "roi_align",
+        model.conventions.paste_rule,
     )
     return [
         {

@@ -29,7 +29,7 @@ from deepmac.errors import ConfigError, DataError
 from deepmac.lightning.console import say
 from deepmac.lightning.xla import device as xla
 from deepmac.models.weights import read_weight_file
-from deepmac.nn.norm import Compat
+from deepmac.nn.conventions import Compat
 
 ORIGINAL_MAX_BOXES = 100
 _MODEL_NAMES = {

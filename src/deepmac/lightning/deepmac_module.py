@@ -16,8 +16,8 @@ from deepmac.lightning.prediction import predict_batch
 from deepmac.losses.criterion import DeepMACCriterion, LossOptions
 from deepmac.losses.original import training_boxes, training_mask_logits
 from deepmac.losses.second_view import second_view
+from deepmac.nn.conventions import Compat
 from deepmac.nn.deepmac import DeepMAC
-from deepmac.nn.norm import Compat, set_cross_replica
 from deepmac.nn.roi_crop import CropImpl
 
 
@@ -174,8 +174,6 @@ class DeepMACModule(SegmentationModule):
         if self.trainer.world_size > 1:
             self.criterion.sum_over_replicas = self.sum_over_replicas
             self.synchronize_norms()
-            if self.hparams["compat"] and self.hparams["mask_head"].startswith("resnet"):
-                set_cross_replica(self._network.mask_head, False)  # plain norms in the original
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Masks are learned on ground-truth boxes alone."""

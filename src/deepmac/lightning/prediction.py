@@ -14,7 +14,7 @@ from deepmac.evaluation.results import ImageResult, image_result
 from deepmac.lightning.xla import device as xla
 from deepmac.nn.centernet import no_detections
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.predict.paste import PasteRule, masks_to_rles
+from deepmac.predict.paste import masks_to_rles
 
 _ON_HOST = ("annotation_ids", "valid", "geometry", "original_sizes", "image_ids", "filler")
 
@@ -67,7 +67,7 @@ def predict_batch(
     annotation_ids, valid = host["annotation_ids"], host["valid"]
     geometry, sizes, filler = host["geometry"], host["original_sizes"], host["filler"]
     category_of = np.asarray(class_map.category_ids, dtype=np.int64)
-    paste: PasteRule = "corner_aligned" if network.compat else "roi_align"
+    paste = network.conventions.paste_rule
     predictions = []
     for i, image_id in enumerate(host["image_ids"].tolist()):
         if filler[i]:

@@ -18,9 +18,9 @@ from deepmac.losses.weak_criterion import (
     cells_without_overlap,
     weak_losses,
 )
+from deepmac.nn.conventions import Compat
 from deepmac.nn.deepmac import StageOutput
 from deepmac.nn.full_resolution import original_resize
-from deepmac.nn.norm import Compat
 
 MaskNormalization = Literal["batch", "image"]
 MaskLoss = Literal["cross_entropy", "dice"]

@@ -22,14 +22,14 @@ def training_mask_logits(
         network: in the mode of the step.
         stage: the maps of one backbone output.
         boxes: (B, N, 4) xyxy in input pixels.
-        rows: (B, N) bool, those that carry a loss; a network with ``compat`` takes all.
+        rows: (B, N) bool, those that carry a loss.
 
     Returns:
         (B, N, S, S), or (B, N, h, w) in full-resolution mode.
     """
-    if network.compat is None:
+    if network.conventions.head_rows == "supervised":
         return network.mask_logits(stage, boxes, rows)
-    if network.compat == "tf_latest":
+    if network.conventions.head_rows == "all":
         return network.mask_logits(stage, boxes)
     images = range(len(boxes))
     return torch.cat([network.mask_logits(_image(stage, i), boxes[i : i + 1]) for i in images])
@@ -40,7 +40,7 @@ def training_boxes(network: DeepMAC, batch: Mapping[str, Tensor]) -> Tensor:
 
     Where boxes are jittered, the original moves those that cut the targets and forgets these.
     """
-    return batch["mask_boxes" if network.compat is None else "boxes"]
+    return batch[network.conventions.head_boxes]
 
 
 def _image(stage: StageOutput, index: int) -> StageOutput:

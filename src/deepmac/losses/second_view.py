@@ -34,7 +34,7 @@ def second_view(
     Returns:
         Masks of every ``valid`` row of ``mask_boxes``, brought back, for every stage.
     """
-    images, compat = batch["images"], network.compat is not None
+    images, compat = batch["images"], network.conventions.losses == "original"
     size = (images.shape[-2], images.shape[-1])
     view = View(*(values.to(images.device) for values in options.draw_view(len(images))))
     boxes = view_boxes(training_boxes(network, batch), view, size)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from deepmac.errors import UserError
 from deepmac.nn.backbones import Normalization, Normalize, build_backbone
 from deepmac.nn.centernet import CenterNetHeads, Detections, HeadSpec, decode_detections
+from deepmac.nn.conventions import Compat, conventions_of
 from deepmac.nn.full_resolution import original_box_crops
 from deepmac.nn.mask_heads import build_mask_head
 from deepmac.nn.network import static_shapes
-from deepmac.nn.norm import Compat
 from deepmac.nn.roi_crop import CropImpl, grow_boxes, roi_crop
 
 # These heads take the instance embedding as parameters (or project it): never concatenated.
@@ -95,6 +95,7 @@ class DeepMAC(nn.Module):
         compat: Compat = None,
     ) -> None:
         super().__init__()
+        self.conventions = conventions_of(compat)
         takes_parameters = mask_head in _EMBEDDING_IS_NOT_AN_INPUT
         if takes_parameters and use_instance_embedding:
             raise ValueError(
@@ -114,7 +115,7 @@ class DeepMAC(nn.Module):
             stride=stride,
             weights=weights,
             checkpoint_activations=checkpoint_activations,
-            compat=compat,
+            conventions=self.conventions,
         )
         self.normalize = Normalize(normalization or self.backbone.normalization)
         self.num_classes = num_classes
@@ -126,10 +127,8 @@ class DeepMAC(nn.Module):
         self.full_resolution = predict_full_resolution_masks
         self.postprocess_crop_size = postprocess_crop_size
         self.max_detections = max_detections
-        self.crop_impl: CropImpl = "corner_aligned" if compat else crop_impl
-        self.compat = compat
-
-        kernel = (1, 3) if compat == "tf_latest" else 3
+        self.crop_impl: CropImpl = self.conventions.crop or crop_impl
+        kernel = self.conventions.embedding_kernel
         specs = {}
         if detector:
             specs["heatmap"] = HeadSpec(num_classes, bias_init=-2.19)
@@ -144,7 +143,7 @@ class DeepMAC(nn.Module):
         )
         in_channels = pixel_embedding_dim + 2 * use_xy + dim * use_instance_embedding
         self.mask_head = build_mask_head(
-            mask_head, in_channels, num_init_channels, mask_size, compat=compat
+            mask_head, in_channels, num_init_channels, mask_size, conventions=self.conventions
         )
 
     def forward(self, images: Tensor) -> list[StageOutput]:
@@ -218,21 +217,8 @@ class DeepMAC(nn.Module):
         ``labels`` change nothing: masks are class-agnostic.
         """
         logits = self.mask_logits(stage, boxes, valid)
-        if self.full_resolution and self.compat:
-            logits = original_box_crops(
-                logits, boxes, self.postprocess_crop_size, stride=self.stride, compat=self.compat
-            )
-        elif self.full_resolution:
-            batch, count = boxes.shape[:2]
-            crops = roi_crop(
-                logits.flatten(0, 1).unsqueeze(1),
-                boxes.reshape(batch * count, 1, 4),
-                self.postprocess_crop_size,
-                spatial_scale=1 / self.stride,
-                impl=self.crop_impl,
-                sampling_ratio=1,
-            )
-            logits = crops.reshape(batch, count, *crops.shape[-2:])
+        if self.full_resolution:
+            logits = self._cut_out(logits, boxes)
         return logits.float().sigmoid()
 
     def mask_frames(self, boxes: Tensor) -> Tensor:
@@ -242,8 +228,7 @@ class DeepMAC(nn.Module):
     def detect(self, stage: StageOutput, true_sizes: Tensor | None = None) -> Detections:
         """The best ``max_detections`` boxes of each image; see ``decode_detections``.
 
-        With ``compat``, as in the original, padding may hold objects too, and boxes are clipped
-        to the padded square.
+        In the original padding may hold objects too, and boxes are clipped to the padded square.
 
         Raises:
             UserError: the network has no detector.
@@ -259,8 +244,24 @@ class DeepMAC(nn.Module):
             stage.offset.float(),
             stride=self.stride,
             max_detections=self.max_detections,
-            true_sizes=None if self.compat else true_sizes,
+            true_sizes=None if self.conventions.finds_in_padding else true_sizes,
         )
+
+    def _cut_out(self, logits: Tensor, boxes: Tensor) -> Tensor:
+        """(B, N, h, w) masks over the whole map to (B, N, P, P) within each box."""
+        size, rule = self.postprocess_crop_size, self.conventions.full_resolution
+        if rule != "cut":
+            by_count = rule == "enlarge_by_count"
+            return original_box_crops(logits, boxes, size, stride=self.stride, by_count=by_count)
+        crops = roi_crop(
+            logits.flatten(0, 1).unsqueeze(1),
+            boxes.flatten(0, 1).unsqueeze(1),
+            size,
+            spatial_scale=1 / self.stride,
+            impl=self.crop_impl,
+            sampling_ratio=1,
+        )
+        return crops.reshape(*boxes.shape[:2], size, size)
 
     def _pixel_inputs(self, stage: StageOutput, boxes: Tensor) -> Tensor:
         """(B, N, 2 + E, S, S): coordinates (y, x), then the cropped pixel embedding."""
@@ -289,7 +290,7 @@ class DeepMAC(nn.Module):
         """
         batch, count, _, height, width = pixel.shape
         device = pixel.device
-        if not self.full_resolution or self.compat == "tf_release":
+        if not self.full_resolution or self.conventions.full_resolution_xy == "absolute":
             far = 1 + 2 * self.box_margin
             y = torch.linspace(-far, far, height, device=device)[:, None].expand(height, width)
             x = torch.linspace(-far, far, width, device=device)[None, :].expand(height, width)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepmac.nn.centernet import Detections
-from deepmac.nn.norm import Compat
+from deepmac.nn.conventions import Conventions
 
 
 class SegmentationNetwork(Protocol):
@@ -19,13 +19,13 @@ class SegmentationNetwork(Protocol):
 
     Attributes:
         detector: whether :meth:`detect` finds anything; masks of given boxes work either way.
-        compat: which TensorFlow original the numbers follow, if any.
+        conventions: today's, or those of a TensorFlow original.
         num_classes: class slots.
         max_detections: boxes that :meth:`detect` gives for each image.
     """
 
     detector: bool
-    compat: Compat
+    conventions: Conventions
     num_classes: int
     max_detections: int
 

@@ -66,7 +66,7 @@ def losses_of(
 ) -> dict[str, Tensor]:
     weak = {name: float(_number(_masks(arrays), key)) for name, key in WEAK.items()}
     options = LossOptions(**{f"{name}_weight": value for name, value in weak.items()})
-    criterion = DeepMACCriterion(options.following(model.compat), compat=True)
+    criterion = DeepMACCriterion(options.following(model.conventions.compat), compat=True)
     logits = [mask_logits(model, stage, batch["boxes"]) for stage in stages]
     targets = masks
     if not model.full_resolution:
@@ -81,7 +81,7 @@ def losses_of(
 
 def mask_logits(model: DeepMAC, stage: StageOutput, boxes: Tensor) -> Tensor:
     """Of every row, padding too; image by image in the release, whose norms see one at a time."""
-    if model.compat != "tf_release":
+    if model.conventions.compat != "tf_release":
         return model.mask_logits(stage, boxes)
     images = [
         StageOutput(*(None if maps is None else maps[i : i + 1] for maps in stage))

@@ -13,7 +13,8 @@ from pycocotools import mask as coco_mask
 from deepmac.label.masks.calibration import SCORE_DECIMALS
 from deepmac.label.masks.components import fill_holes, largest_component
 from deepmac.label.masks.polygons import coco_polygons, mask_polygons
-from deepmac.predict.paste import PasteRule, mask_to_rle, masks_to_rles
+from deepmac.nn.conventions import PasteRule
+from deepmac.predict.paste import mask_to_rle, masks_to_rles
 
 Floats = NDArray[np.float32]
 Boxes = NDArray[np.float64]

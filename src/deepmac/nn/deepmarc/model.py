@@ -24,11 +24,12 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from deepmac.nn.backbones import Normalization, Normalize
 from deepmac.nn.centernet import Detections
+from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.deepmarc.backbone import STRIDES, PyramidBackbone
 from deepmac.nn.deepmarc.mask_branch import build_roi_mask_head
 from deepmac.nn.deepmarc.roi_heads import MaskRoIHeads, PyramidRoIAlign, TrainBoxes
 from deepmac.nn.network import static_shapes
-from deepmac.nn.norm import BatchNorm2d, Compat
+from deepmac.nn.norm import BatchNorm2d
 from deepmac.nn.roi_crop import grow_boxes
 
 _BOX_ROI = 7
@@ -76,7 +77,7 @@ class DeepMARC(nn.Module):
     """
 
     detector = True
-    compat: Compat = None
+    conventions: Conventions = TODAY
     """No network of this kind follows a TensorFlow original number by number."""
 
     def __init__(
