@@ -13,7 +13,7 @@ from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule, MaskRCNNLossWeights
 from deepmac.lightning.systems import SYSTEMS
-from deepmac.losses.criterion import LossOptions
+from deepmac.losses.options import LossOptions
 from deepmac.nn.deepmarc.mask_branch import ROI_MASK_HEADS
 from deepmac.nn.deepmarc.model import DeepMARC
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from deepmac.losses.criterion import DeepMACCriterion, LossOptions, supervised_cells
+from deepmac.losses.criterion import DeepMACCriterion, supervised_cells
+from deepmac.losses.options import LossOptions
 from deepmac.nn.deepmac import StageOutput
 
 B, N, C, SIDE, S = 2, 3, 4, 16, 8
@@ -143,7 +144,7 @@ def test_normalisation__averaging_replicas_equals_one_large_batch(stages, logits
     counts = {"valid": batch["valid"].sum(), "mask_valid": batch["mask_valid"].sum()}
     for i in range(B):
         part = {k: v[i : i + 1] for k, v in batch.items()}
-        criterion = DeepMACCriterion()
+        criterion = DeepMACCriterion(LossOptions())
         criterion.replicas = B
         own = [StageOutput(*(t[i : i + 1] for t in stage)) for stage in stages]
         answers = iter([counts["valid"].float(), *[counts["mask_valid"].float()] * 2])

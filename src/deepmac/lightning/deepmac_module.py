@@ -13,10 +13,10 @@ from deepmac.lightning.module import NORMALIZATIONS, Batch, SegmentationModule
 from deepmac.lightning.optim.schedule import ScheduleShape
 from deepmac.lightning.optim.tensorflow_adam import TensorFlowAdam
 from deepmac.lightning.prediction import predict_batch
-from deepmac.losses.criterion import DeepMACCriterion, LossOptions
-from deepmac.losses.original import training_boxes, training_mask_logits
-from deepmac.losses.second_view import second_view
-from deepmac.nn.conventions import Compat
+from deepmac.losses.options import LossOptions
+from deepmac.losses.original import criterion_of
+from deepmac.losses.training_masks import training_boxes, training_mask_logits
+from deepmac.nn.conventions import Compat, conventions_of
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.roi_crop import CropImpl
 
@@ -112,7 +112,7 @@ class DeepMACModule(SegmentationModule):
         # Plain values only: a checkpoint must load without running code.
         options = losses if isinstance(losses, LossOptions) else LossOptions(**losses)
         self.hparams["losses"] = asdict(options)
-        self.criterion = DeepMACCriterion(options.following(compat), compat=compat is not None)
+        self.criterion = criterion_of(options, conventions_of(compat))
 
     def make_network(self, num_classes: int, *, fresh: bool) -> DeepMAC:
         """See :class:`SegmentationModule`."""
@@ -186,8 +186,8 @@ class DeepMACModule(SegmentationModule):
         logits = [training_mask_logits(network, stage, boxes, rows) for stage in used]
         teachers = None
         if options.self_supervision_weight > 0:
-            teachers = second_view(
-                network, batch, options, only_last_stage=options.use_only_last_stage
+            teachers = self.criterion.second_view.teachers(
+                network, batch, only_last_stage=options.use_only_last_stage
             )
         with torch.autocast(self.device.type, enabled=False):
             losses: dict[str, Tensor] = self.criterion(

@@ -249,9 +249,9 @@ class DeepMAC(nn.Module):
 
     def _cut_out(self, logits: Tensor, boxes: Tensor) -> Tensor:
         """(B, N, h, w) masks over the whole map to (B, N, P, P) within each box."""
-        size, rule = self.postprocess_crop_size, self.conventions.full_resolution
-        if rule != "cut":
-            by_count = rule == "enlarge_by_count"
+        size, conventions = self.postprocess_crop_size, self.conventions
+        if conventions.full_resolution != "cut":
+            by_count = conventions.full_resolution == "enlarge_by_count"
             return original_box_crops(logits, boxes, size, stride=self.stride, by_count=by_count)
         crops = roi_crop(
             logits.flatten(0, 1).unsqueeze(1),
