@@ -38,6 +38,7 @@ from test_models_against_tf import (
 
 from deepmac.convert import convert_variables
 from deepmac.nn.backbones import CENTERNET_BGR, Normalize
+from deepmac.nn.conventions import TF_RELEASE
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.mask_heads import MASK_HEADS
 from deepmac.nn.roi_crop import corner_aligned_crop
@@ -203,7 +204,7 @@ def preprocessing() -> Iterator[Row]:
     arrays = read(FIXTURES / "resize.npz")
     grey, normalized = 0.0, 0.0
     for shape in SHAPES:
-        image = letterbox(arrays[f"image_{shape}"], 64, "tf_release").image
+        image = letterbox(arrays[f"image_{shape}"], 64, TF_RELEASE).image
         ours = image[0].permute(1, 2, 0).numpy()
         grey = max(grey, float(np.abs(ours - arrays[f"resized_{shape}"]).max()))
         ours = Normalize(CENTERNET_BGR)(image).permute(0, 2, 3, 1).numpy()

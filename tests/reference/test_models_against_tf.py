@@ -21,6 +21,7 @@ from deepmac.convert.text_proto import parse_text_proto
 from deepmac.data.original.resize import legacy_resize_nearest
 from deepmac.models.files import build_model, card_of, load_model
 from deepmac.nn.backbones import CENTERNET_BGR, Normalize
+from deepmac.nn.conventions import TF_LATEST, TF_RELEASE
 from deepmac.nn.deepmac import DeepMAC, StageOutput
 from deepmac.predict.letterbox import letterbox
 from deepmac.predict.paste import paste_masks
@@ -207,7 +208,7 @@ def test_predictor__pastes_what_the_published_notebook_pastes(shared: Path) -> N
 @pytest.mark.parametrize("shape", SHAPES)
 def test_letterbox__compat_gives_the_originals_pixels(shape: str) -> None:
     arrays = read(FIXTURES / "resize.npz")
-    entry = letterbox(arrays[f"image_{shape}"], 64, "tf_release")
+    entry = letterbox(arrays[f"image_{shape}"], 64, TF_RELEASE)
     height, width = entry.true_size
     assert (height, width) == tuple(arrays[f"shape_{shape}"][0, :2])
     ours = entry.image[0].permute(1, 2, 0).numpy()
@@ -221,7 +222,7 @@ def test_letterbox__compat_gives_the_originals_pixels(shape: str) -> None:
 
 def test_letterbox__of_this_project_is_another() -> None:
     image = read(FIXTURES / "resize.npz")["image_100x200"]
-    house, original = letterbox(image, 64), letterbox(image, 64, "tf_latest")
+    house, original = letterbox(image, 64), letterbox(image, 64, TF_LATEST)
     assert house.true_size == original.true_size
     assert house.image.dtype == torch.uint8
     assert (house.image.float() - original.image).abs().max() > 5
