@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from deepmac.errors import ConfigError
@@ -68,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in _TOOLS:
         return guarded(lambda: _tool(command, rest))
     known = ", ".join((*_TRAINER_COMMANDS, "check-data", *_TOOLS))
-    print(f"deepmac: no command {command!r}; there are {known}", file=sys.stderr)
+    close = get_close_matches(command, (*_TRAINER_COMMANDS, "check-data", *_TOOLS), 1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    print(f"deepmac: no command {command!r}; {meant}There are {known}", file=sys.stderr)
     return 2
 
 

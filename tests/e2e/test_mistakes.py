@@ -147,6 +147,8 @@ def test_check_data__reports_and_exits_by_what_it_found(coco, folder, capsys, mo
 def test_unknown_command__names_the_known_ones(capsys):
     assert main(["fitt"]) == 2
     assert "fit" in capsys.readouterr().err
+    assert main(["lable"]) == 2
+    assert "did you mean label?" in capsys.readouterr().err
 
 
 def test_no_arguments__is_help_without_waiting(capsys):
