@@ -24,3 +24,9 @@ class Interrupted(UserError):
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
         self.code = code
+
+
+def one_sentence(error: BaseException, *, longest: int = 300) -> str:
+    """What an exception says, on one line, cut where it is long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= longest else f"{text[:longest]}..."

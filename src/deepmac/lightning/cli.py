@@ -17,7 +17,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
-from deepmac.errors import ConfigError, Interrupted
+from deepmac.errors import ConfigError, Interrupted, UserError, one_sentence
 from deepmac.evaluation import format_table
 from deepmac.lightning.callbacks.evaluation import EvaluateCoco
 from deepmac.lightning.callbacks.final_evaluation import FinalEvaluation
@@ -30,6 +30,7 @@ from deepmac.lightning.callbacks.stop_signals import (
     terminated_by_sigterm,
 )
 from deepmac.lightning.checkpoint_files import CheckpointFiles
+from deepmac.lightning.checks import check_numbers, chosen_checkpoint
 from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.going_on import command_to_go_on
@@ -37,7 +38,6 @@ from deepmac.lightning.systems import SYSTEMS, chosen_system, with_model_of
 from deepmac.lightning.xla.strategies import XLAReplicas, take_precision
 
 MONITORED = "mask/AP/all"
-_COMMANDS = ("fit", "validate", "test", "predict")
 # Errors come as exceptions, and a printed configuration is nothing but the configuration.
 _PARSER = {"exit_on_error": False, "dump_header": []}
 
@@ -74,6 +74,7 @@ def run(
         quiet_library_chatter()
         DeepMACCLI.run_dir = Path(run_dir)
         DeepMACCLI.model_of_checkpoint = model_of_checkpoint
+        DeepMACCLI.command = command
         DeepMACCLI.running = None
         try:
             with terminated_by_sigterm():
@@ -82,10 +83,8 @@ def run(
                     CocoDataModule,
                     args=[*arguments, *options],
                     save_config_callback=SaveFlatConfig,
-                    parser_kwargs={**_PARSER, **dict.fromkeys(_COMMANDS, _PARSER)},
+                    parser_kwargs={**_PARSER, command: _PARSER},
                 )
-        except ArgumentError as error:
-            raise ConfigError(" ".join(str(error).split())) from error
         except (SystemExit, KeyboardInterrupt) as error:
             raise _interrupted(error, command, DeepMACCLI.running, Path(run_dir)) from error
     evaluation = cli.evaluation
@@ -99,17 +98,31 @@ def run(
 class DeepMACCLI(LightningCLI):
     """LightningCLI that writes into one run directory and ends ``fit`` with an evaluation."""
 
+    command: str
     run_dir: Path
     model_of_checkpoint: bool
     running: Trainer | None = None
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The one that was asked for: each costs the time to look at every signature again."""
+        return {DeepMACCLI.command: LightningCLI.subcommands()[DeepMACCLI.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Named in every saved configuration, so that it runs again by itself."""
         parser.add_argument("--system", default="deepmac", help="deepmac or deepmarc: the model's")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Ours are made, not typed; the process's own stay as they are, for those it starts."""
-        self.config = parser.parse_args(args)
+        """Ours are made, not typed; the process's own stay as they are, for those it starts.
+
+        Raises:
+            ConfigError: a setting that is unknown, of another type or out of its range.
+        """
+        try:
+            self.config = parser.parse_args(args)
+        except (ArgumentError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+            raise ConfigError(one_sentence(error)) from error
+        check_numbers(self.config[self.command])
 
     def _parse_ckpt_path(self) -> None:
         """A checkpoint's settings never overrule what the user has set (Lightning lets them)."""
@@ -120,7 +133,7 @@ class DeepMACCLI(LightningCLI):
         """Relative paths of callbacks and loggers are relative to the run directory."""
         self._dump_config()
         settings = self.config[self.subcommand]
-        _check_checkpoint(settings.get("ckpt_path"))
+        settings.ckpt_path = chosen_checkpoint(settings.get("ckpt_path"), self.run_dir)
         take_precision(settings.trainer)
         settings.trainer.default_root_dir = str(self.run_dir)
         for group, key in (("callbacks", "dirpath"), ("logger", "save_dir")):
@@ -128,6 +141,20 @@ class DeepMACCLI(LightningCLI):
                 arguments = entry.get("init_args") or Namespace()
                 if arguments.get(key) is not None:
                     arguments[key] = str(self.run_dir / arguments[key])
+
+    def instantiate_classes(self) -> None:
+        """Build everything; nothing has been read yet.
+
+        Raises:
+            ConfigError: settings that do not go together, or not with this machine.
+        """
+        try:
+            super().instantiate_classes()
+        except UserError:
+            raise
+        except Exception as error:  # whatever a library raises about an argument
+            raise ConfigError(f"these settings cannot be used: {one_sentence(error)}") from error
+        self.model.rehearse(self.datamodule.hparams["image_size"])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the callback that saves the configuration the portable text."""
@@ -214,13 +241,6 @@ def _interrupted(
         f"{command_to_go_on(run_dir)}",
         code,
     )
-
-
-def _check_checkpoint(path: str | None) -> None:
-    """Before anything is read: a checkpoint named by its path has to be there."""
-    known_words = path in (None, "last", "best", "hpc") or "://" in str(path)
-    if not known_words and not Path(str(path)).is_file():
-        raise ConfigError(f"ckpt_path={path}: no such file (`last` takes the run directory's own)")
 
 
 class SaveFlatConfig(SaveConfigCallback):

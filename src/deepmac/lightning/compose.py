@@ -78,7 +78,10 @@ def lightning_config(config: DictConfig) -> dict[str, Any]:
     content = {str(key): value for key, value in plain.items()}
     for name in ("callbacks", "logger"):
         del content[name]
-        chosen = [entry for entry in content["trainer"][name] or [] if entry is not None]
+        entries = content["trainer"][name] or []
+        if not isinstance(entries, list):
+            raise ConfigError(f"trainer.{name} is made of the group {name}: set {name}.NAME=...")
+        chosen = [entry for entry in entries if entry is not None]
         content["trainer"][name] = chosen or ([] if name == "callbacks" else False)
     return content
 

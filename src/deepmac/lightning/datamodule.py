@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -30,6 +30,7 @@ from deepmac.lightning.console import say
 from deepmac.lightning.xla import device as xla
 from deepmac.models.weights import read_weight_file
 from deepmac.nn.conventions import Compat
+from deepmac.nn.ranges import PositiveInt, Range, Seed, Share, check_arguments
 
 ORIGINAL_MAX_BOXES = 100
 _MODEL_NAMES = {
@@ -40,6 +41,9 @@ _MODEL_NAMES = {
     "full_resolution_masks": "predict_full_resolution_masks",
 }
 """Settings that follow one of Deep-MAC's, which may come from a checkpoint."""
+
+
+_Scale = Annotated[float, Range(0, 100, open_low=True)]
 
 
 class CocoDataModule(pl.LightningDataModule):
@@ -103,38 +107,44 @@ class CocoDataModule(pl.LightningDataModule):
         predict_json: str | None = None,
         image_dir: str | None = None,
         masked_classes: str | list[str | int] = "annotated",
-        image_size: int = 512,
-        batch_size: int = 8,
-        val_batch_size: int = 8,
-        num_workers: int | None = None,
-        max_boxes: int | None = None,
+        image_size: Annotated[int, Range(4, 8192)] = 512,
+        batch_size: Annotated[int, Range(1, 65536)] = 8,
+        val_batch_size: Annotated[int, Range(1, 65536)] = 8,
+        num_workers: Annotated[int, Range(0, 256)] | None = None,
+        max_boxes: Annotated[int, Range(1, 10_000)] | None = None,
         only_images: list[int] | None = None,
-        flip: float = 0.5,
+        flip: Share = 0.5,
         color: bool = True,
-        crop_scale: tuple[float, float] | None = (0.6, 1.3),
-        scale_jitter: tuple[float, float] | None = None,
-        max_roi_jitter_ratio: float = 0.0,
+        crop_scale: tuple[_Scale, _Scale] | None = (0.6, 1.3),
+        scale_jitter: tuple[_Scale, _Scale] | None = None,
+        max_roi_jitter_ratio: Share = 0.0,
         roi_jitter_mode: JitterMode = "default",
-        roi_jitter_share: float = 1.0,
-        windows: list[int] | None = None,
-        window_scale: tuple[float, float] = (0.6, 1.25),
-        window_objects: int | None = None,
-        mask_size: int = 32,
-        box_margin: float = 0.0,
-        mask_oversampling: int = 1,
+        roi_jitter_share: Share = 1.0,
+        windows: list[PositiveInt] | None = None,
+        window_scale: tuple[_Scale, _Scale] = (0.6, 1.25),
+        window_objects: PositiveInt | None = None,
+        mask_size: Annotated[int, Range(1, 4096)] = 32,
+        box_margin: Annotated[float, Range(0, 4)] = 0.0,
+        mask_oversampling: Annotated[int, Range(1, 16)] = 1,
         full_resolution_masks: bool = False,
-        stride: int = 4,
+        stride: Literal[4, 8] = 4,
         compat: Compat = None,
         on_error: OnError = "stop",
         check_images: CheckImages = "header",
-        seed: int = 0,
-        shapes_train: int = 2000,
-        shapes_val: int = 200,
-        shapes_size: int = 128,
+        seed: Seed = 0,
+        shapes_train: Annotated[int, Range(1, 10_000_000)] = 2000,
+        shapes_val: Annotated[int, Range(1, 10_000_000)] = 200,
+        shapes_size: Annotated[int, Range(16, 4096)] = 128,
         difficulty: Literal["default", "hard", "coats"] = "default",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_arguments("data", self.hparams, CocoDataModule)
+        for name in ("crop_scale", "scale_jitter", "window_scale"):
+            if (chosen := self.hparams[name]) and chosen[0] > chosen[1]:
+                raise ConfigError(
+                    f"data.{name}={list(chosen)} is a range: the smaller number first"
+                )
         self.train_index: CocoIndex | None = None
         self.val_index: CocoIndex | None = None
         self.predict_index: CocoIndex | None = None

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from deepmac.losses.center_targets import RadiusRule
+from deepmac.nn.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Share,
+)
 
 BoxNormalization = Literal["auto", "groundtruth_count", "balanced"]
 SelfSupervision = Literal["dice", "mse", "kl"]
@@ -38,23 +47,23 @@ class WeakLossOptions:
         ignore_class_overlap: no mask loss where boxes of one class overlap.
     """
 
-    box_consistency_weight: float = 0.0
+    box_consistency_weight: NonNegativeFloat = 0.0
     box_consistency_normalization: BoxNormalization = "auto"
     box_consistency_tightness: bool = False
-    color_consistency_weight: float = 0.0
-    color_consistency_threshold: float = 0.4
-    color_consistency_dilation: int = 2
-    color_consistency_warmup_start: int = 0
-    color_consistency_warmup_steps: int = 0
-    self_supervision_weight: float = 0.0
+    color_consistency_weight: NonNegativeFloat = 0.0
+    color_consistency_threshold: Share = 0.4
+    color_consistency_dilation: PositiveInt = 2
+    color_consistency_warmup_start: NonNegativeInt = 0
+    color_consistency_warmup_steps: NonNegativeInt = 0
+    self_supervision_weight: NonNegativeFloat = 0.0
     self_supervision_kind: SelfSupervision = "dice"
-    self_supervision_max_translation: float = 0.0
-    self_supervision_scale_min: float = 1.0
-    self_supervision_scale_max: float = 1.0
-    self_supervision_flip_probability: float = 0.0
-    self_supervision_warmup_start: int = 0
-    self_supervision_warmup_steps: int = 0
-    point_supervision_weight: float = 0.0
+    self_supervision_max_translation: Share = 0.0
+    self_supervision_scale_min: PositiveFloat = 1.0
+    self_supervision_scale_max: PositiveFloat = 1.0
+    self_supervision_flip_probability: Share = 0.0
+    self_supervision_warmup_start: NonNegativeInt = 0
+    self_supervision_warmup_steps: NonNegativeInt = 0
+    point_supervision_weight: NonNegativeFloat = 0.0
     ignore_class_overlap: bool = False
 
     def weak_weights(self) -> dict[str, float]:
@@ -89,15 +98,15 @@ class LossOptions(WeakLossOptions):
         use_only_last_stage: mask loss on the last backbone output alone.
     """
 
-    heatmap_weight: float = 1.0
-    size_weight: float = 0.1
-    offset_weight: float = 1.0
-    mask_weight: float = 5.0
+    heatmap_weight: NonNegativeFloat = 1.0
+    size_weight: NonNegativeFloat = 0.1
+    offset_weight: NonNegativeFloat = 1.0
+    mask_weight: NonNegativeFloat = 5.0
     mask_loss: MaskLoss = "cross_entropy"
-    focal_alpha: float = 2.0
-    focal_beta: float = 4.0
-    min_iou: float = 0.7
+    focal_alpha: NonNegativeFloat = 2.0
+    focal_beta: NonNegativeFloat = 4.0
+    min_iou: OpenShare = 0.7
     radius_rule: RadiusRule = "exact"
     mask_normalization: MaskNormalization = "batch"
-    probability_clip: float | None = None
+    probability_clip: Annotated[float, Range(0, 0.5, open_low=True, open_high=True)] | None = None
     use_only_last_stage: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from deepmac.nn.conventions import Compat, conventions_of
 from deepmac.nn.full_resolution import original_box_crops
 from deepmac.nn.mask_heads import build_mask_head
 from deepmac.nn.network import static_shapes
+from deepmac.nn.ranges import Range, Width
 from deepmac.nn.roi_crop import CropImpl, grow_boxes, roi_crop
 
 # These heads take the instance embedding as parameters (or project it): never concatenated.
@@ -66,30 +67,34 @@ class DeepMAC(nn.Module):
         crop_impl: see :func:`deepmac.nn.roi_crop.roi_crop`.
         checkpoint_activations: recompute backbone activations in the backward pass.
         compat: layers, norms and crop of the TensorFlow original (``tf_release``, ``tf_latest``).
+
+    Raises:
+        ConfigError: an unknown backbone, or weights that do not go with it.
+        ValueError: other settings that do not go together.
     """
 
     def __init__(
         self,
         *,
-        num_classes: int,
+        num_classes: Annotated[int, Range(1, 1_000_000)],
         backbone: str = "hourglass_104",
         weights: str | None = None,
         normalization: Normalization | None = None,
-        pyramid_width: int = 64,
-        stride: int = 4,
-        head_channels: int = 256,
+        pyramid_width: Width = 64,
+        stride: Literal[4, 8] = 4,
+        head_channels: Width = 256,
         mask_head: str = "hourglass52",
-        num_init_channels: int = 64,
-        mask_size: int = 32,
-        box_margin: float = 0.0,
+        num_init_channels: Width = 64,
+        mask_size: Annotated[int, Range(1, 4096)] = 32,
+        box_margin: Annotated[float, Range(0, 4)] = 0.0,
         detector: bool = True,
-        pixel_embedding_dim: int = 16,
-        dim: int = 32,
+        pixel_embedding_dim: Width = 16,
+        dim: Width = 32,
         use_xy: bool = True,
         use_instance_embedding: bool = True,
         predict_full_resolution_masks: bool = False,
-        postprocess_crop_size: int = 256,
-        max_detections: int = 100,
+        postprocess_crop_size: Annotated[int, Range(1, 4096)] = 256,
+        max_detections: Annotated[int, Range(1, 100_000)] = 100,
         crop_impl: CropImpl = "auto",
         checkpoint_activations: bool = False,
         compat: Compat = None,
@@ -145,6 +150,12 @@ class DeepMAC(nn.Module):
         self.mask_head = build_mask_head(
             mask_head, in_channels, num_init_channels, mask_size, conventions=self.conventions
         )
+        divisor = self.mask_head.size_divisor
+        if mask_size % divisor and not self.full_resolution:
+            raise ValueError(
+                f"mask_head={mask_head} needs a mask_size that is a multiple of {divisor}, not "
+                f"{mask_size}"
+            )
 
     def forward(self, images: Tensor) -> list[StageOutput]:
         """Every head on every backbone output; the last one is the network's answer.

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from deepmac.lightning.checkpoint_files import NotFinite
 from deepmac.lightning.console import say
 from deepmac.lightning.loop_state import validation_follows
+from deepmac.nn.ranges import PositiveInt
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -26,7 +27,9 @@ class LastCheckpoint(ModelCheckpoint):
         every_n_train_steps: optimizer steps that a killed run can lose.
     """
 
-    def __init__(self, *, dirpath: str = "checkpoints", every_n_train_steps: int = 200) -> None:
+    def __init__(
+        self, *, dirpath: str = "checkpoints", every_n_train_steps: PositiveInt = 200
+    ) -> None:
         super().__init__(
             dirpath=dirpath,
             filename="last",
