@@ -1,6 +1,8 @@
 """A small network behind the page, on this process's own port."""
 
+import contextlib
 import io
+import shutil
 import threading
 import time
 
@@ -50,13 +52,12 @@ def file_of():
 @pytest.fixture(scope="session")
 def serve():
     """Runs an application in a thread and gives its address."""
-    import uvicorn
+    from deepmac.demo.serving import server_of
 
     servers = []
 
     def start(app):
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning")
-        server = uvicorn.Server(config)
+        server = server_of(app, port=0)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         servers.append((server, thread))
@@ -70,3 +71,41 @@ def serve():
     for server, thread in servers:
         server.should_exit = True
         thread.join(10)
+
+
+# ---- a real browser ----
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as api:
+        browser = api.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(chromium):
+    """Opens pages; whatever the browser's console complains about fails the test."""
+    with contextlib.ExitStack() as stack:
+        complaints = []
+
+        def open_page(address, **options):
+            context = chromium.new_context(**options)
+            stack.callback(context.close)
+            page = context.new_page()
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("console", lambda m: m.type == "error" and complaints.append(m.text))
+            page.on("request", lambda r: r.url.startswith((address, "blob:", "data:")) or
+                    complaints.append(r.url))  # fmt: skip
+            page.goto(address)
+            page.set_default_timeout(20_000)
+            return page
+
+        yield open_page
+    assert [c for c in complaints if "status of 4" not in c] == []

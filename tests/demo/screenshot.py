@@ -1,8 +1,8 @@
-"""The demo's picture in the documentation.
+"""The demo's pictures in the documentation.
 
-    python tests/demo/screenshot.py --model MODEL --out docs/pictures/demo.png
+    python tests/demo/screenshot.py --model MODEL --out docs/pictures/demo.jpg
 
-The photograph comes with matplotlib and is in the public domain (US Navy, 1984).
+The photograph is the demo's own example, in the public domain.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-
-# Shares of the photograph's sides: the whole person, her cap.
-BOXES = ((0.04, 0.02, 0.99, 0.995), (0.26, 0.035, 0.735, 0.26))
 
 
 @contextlib.contextmanager
@@ -36,25 +33,17 @@ def browser() -> Iterator[Any]:
 def take(
     chromium: Any, address: str, out: Path, *, dark: bool = False, phone: bool = False
 ) -> None:
-    """Open the photograph, draw the boxes, and write the page as a PNG."""
-    import matplotlib.cbook
-
-    photograph = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
-    size = {"width": 400, "height": 900} if phone else {"width": 1120, "height": 760}
-    context = chromium.new_context(viewport=size, color_scheme="dark" if dark else "light")
+    """Open the example and write the page as a PNG."""
+    size = {"width": 390, "height": 844} if phone else {"width": 1400, "height": 900}
+    touch = {"is_mobile": True, "has_touch": True, "device_scale_factor": 2} if phone else {}
+    context = chromium.new_context(viewport=size, color_scheme="dark" if dark else "light", **touch)
     page = context.new_page()
     page.goto(address)
-    page.set_input_files("#file", photograph)
-    page.locator("#status", has_text="Drag a box").wait_for()
-    frame = page.locator("#canvas").bounding_box()
-    for x0, y0, x1, y1 in BOXES:
-        page.mouse.move(frame["x"] + x0 * frame["width"], frame["y"] + y0 * frame["height"])
-        page.mouse.down()
-        at = (frame["x"] + x1 * frame["width"], frame["y"] + y1 * frame["height"])
-        page.mouse.move(*at, steps=4)
-        page.mouse.up()
-        page.locator("#canvas[aria-busy=false]").wait_for()
-    page.screenshot(path=out, animations="disabled")
+    page.click("#empty [data-does=example]")
+    page.locator("#list .size", has_text=",").nth(1).wait_for()
+    page.locator("#canvas[aria-busy=false]").wait_for()
+    kind = {"type": "jpeg", "quality": 85} if out.suffix == ".jpg" else {}
+    page.screenshot(path=out, animations="disabled", **kind)
     context.close()
 
 

@@ -2,11 +2,17 @@
 
 import io
 import json
+import signal
+import socket
 import struct
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
+import zipfile
 import zlib
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +23,11 @@ from starlette.testclient import TestClient
 
 from deepmac import Predictor
 from deepmac.cli import main
+from deepmac.data.images import read_image
+from deepmac.demo import guard, serving
 from deepmac.demo.app import make_app
 from deepmac.demo.pictures import Gallery, Limits, PictureError, decode
+from deepmac.label.masks.calibration import Calibration
 from deepmac.predict.paste import mask_to_rle
 
 BOXES = [[10, 20, 70, 50], [0, 0, 120, 90]]
@@ -100,9 +109,9 @@ def test_boxes__may_reach_out_of_the_picture_and_be_drawn_backwards(client, pict
         ({"boxes": [[1, 2, 3, True]]}, "four finite numbers"),
         ({"boxes": [[5, 5, 5, 9]]}, "no area"),
         ({"boxes": [[500, 5, 600, 9]]}, "outside the picture"),
-        ({"boxes": [[0, 0, 9, 9]] * 201}, "at most 200"),
-        ({"boxes": 3}, "at most 200"),
-        ({}, "at most 200"),
+        ({"boxes": [[0, 0, 9, 9]] * 2001}, "at most 2000"),
+        ({"boxes": 3}, "at most 2000"),
+        ({}, "at most 2000"),
         ([], "did not understand"),
     ],
 )
@@ -131,6 +140,13 @@ def png_of(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
+def floats():
+    """A TIFF of numbers whose range nobody knows."""
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((9, 9), dtype=np.float32)).save(file, "TIFF")
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("make", "status", "said"),
     [
@@ -141,7 +157,10 @@ def png_of(width, height):
         (lambda file_of: file_of(120, 90, "JPEG")[:900], 415, "cannot be read"),
         (lambda file_of: b"", 415, "cannot be read"),
         (lambda file_of: b"<svg/>", 415, "cannot be read"),
-        (lambda file_of: file_of(64, 64, "TIFF"), 415, "JPEG, PNG, WebP"),
+        (lambda file_of: b"\0\0\0\x18ftypheic" + bytes(99), 415, "HEIC"),
+        (lambda file_of: b"\0\0\0\x18ftypmif1" + bytes(99), 415, "HEIC"),
+        (lambda file_of: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "JPEG, PNG"),
+        (lambda file_of: floats(), 415, "without a known range"),
     ],
 )
 def test_upload__of_what_is_no_picture_or_too_large(client, file_of, make, status, said):
@@ -164,6 +183,47 @@ def test_upload__is_turned_as_its_exif_says(model, file_of):
     exif[0x0112] = 6
     assert decode(file_of(120, 90, "JPEG", exif=exif), Limits()).shape == (120, 90, 3)
     assert decode(file_of(20, 10, "GIF"), Limits()).shape == (10, 20, 3)
+
+
+def test_upload__reads_pictures_as_label_does(client, tmp_path):
+    """16 bits, CMYK and TIFF; the page gets them as a PNG, which every browser shows."""
+    deep = np.arange(60, dtype=np.uint16).reshape(6, 10) * 1000
+    cmyk = Image.new("CMYK", (10, 6), (10, 200, 30, 40))
+    for image, kind in ((Image.fromarray(deep), "TIFF"), (cmyk, "TIFF"), (cmyk, "JPEG")):
+        image.save(tmp_path / "picture", kind)
+        expected = read_image(tmp_path / "picture")
+        seen = client.post("/pictures", content=(tmp_path / "picture").read_bytes()).json()
+        png = client.get(f"/pictures/{seen['id']}/picture.png").content
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png))), expected)
+
+
+def test_score__is_the_iou_to_expect_where_the_model_is_calibrated(model, file_of):
+    calibration = Calibration((0.0, 1.0), (0.5, 0.7))
+    app = make_app(model, calibration=calibration)
+    client = TestClient(app, base_url="http://127.0.0.1:7860")
+    assert client.get("/about").json()["calibrated"] is True
+    picture = client.post("/pictures", content=file_of(120, 90)).json()
+    path = f"/pictures/{picture['id']}/masks"
+    one = client.post(path, json={"boxes": BOXES[:1]}).json()["objects"][0]
+    assert 0.5 < one["iou"] < 0.7
+    other = client.post(path, json={"boxes": BOXES[:1], "threshold": 0.3}).json()["objects"][0]
+    assert other["iou"] is None  # nobody measured that
+    assert other["area"] > one["area"]
+    for wrong in (0, 1, "0.5", True, [1], -1):
+        body = {"boxes": BOXES[:1], "threshold": wrong}
+        assert "between 0 and 1" in refusal(client.post(path, json=body), 400)
+
+
+def test_name__with_half_a_surrogate_pair_is_no_fault_of_the_server(client, picture):
+    for path in ("coco.json", "masks", "masks.png"):
+        body = json.dumps({"boxes": BOXES, "file_name": "cat\ud800.jpg"})
+        response = client.post(f"/pictures/{picture['id']}/{path}", content=body)
+        assert response.status_code == 200
+    coco = client.post(f"/pictures/{picture['id']}/coco.json", content=body).json()
+    assert coco["images"][0]["file_name"] == "cat?.jpg"
+    body = {"pictures": [{"file_name": "a\ud800", "width": 2, "height": 1, "segmentations": [[]],
+                          "classes": [0]}], "classes": ["\udfff"]}  # fmt: skip
+    assert client.post("/downloads/yolo.zip", content=json.dumps(body)).status_code == 200
 
 
 def test_gallery__lets_go_of_the_picture_longest_unused(model, file_of):
@@ -213,26 +273,30 @@ def test_page__needs_nothing_from_elsewhere(client):
     page = client.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "access-control-allow-origin" not in page.headers
-    for path in ("/", "/app.js", "/boxes.js", "/masks.js", "/view.js", "/style.css"):
-        response = client.get(path)
+    files = [path.name for path in (resources.files("deepmac.demo") / "page").iterdir()]
+    assert len(files) > 5
+    for name in files:
+        response = client.get(f"/{name.replace('index.html', '')}")
         assert response.status_code == 200
-        assert "http" not in response.text
+        assert "http:" not in response.text and "//" not in response.text.replace("// ", "")
         assert response.headers["x-content-type-options"] == "nosniff"
     assert client.get("/../app.py").status_code == 404
-    assert client.get("/about").json()["limits"] == {
-        "megabytes": 0.2, "megapixels": 0.1, "boxes": 200,
-    }  # fmt: skip
-    assert Image.open(io.BytesIO(client.get("/example.png").content)).size == (512, 512)
+    about = client.get("/about").json()
+    assert about["limits"] == {"megabytes": 0.2, "megapixels": 0.1, "boxes": 2000}
+    assert about["threshold"] == 0.5 and not about["job"]
+    photograph = client.get("/example.jpg").content
+    assert Image.open(io.BytesIO(photograph)).size == (600, 400)
+    assert len(photograph) <= 150_000
+    assert len(about["example"]["boxes"]) == 2
 
 
 def test_command__says_what_is_wrong_in_one_sentence(tmp_path, capsys, model, monkeypatch):
-    import socket
-
-    import deepmac.models.files
+    from deepmac.models.hub import save_pretrained
 
     assert main(["demo", "--model", str(tmp_path / "none")]) == 1
     assert "there is no model" in capsys.readouterr().err
-    monkeypatch.setattr(deepmac.models.files, "load_model", lambda *_, **__: model)
+    save_pretrained(model, tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -269,3 +333,118 @@ def test_command__serves_on_this_machine_only(model, tmp_path):
         finally:
             process.terminate()
             process.wait(20)
+
+
+def test_command__ends_by_ctrl_c_without_a_word(model, tmp_path):
+    from deepmac.models.hub import save_pretrained
+
+    save_pretrained(model, tmp_path / "model")
+    command = [sys.executable, "-m", "deepmac", "demo", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--model", str(tmp_path / "model")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        address = process.stdout.readline().split()[0]
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert errors == ""
+    assert process.returncode == 0
+
+
+def test_downloads__are_read_back(client, tmp_path):
+    mask = np.zeros((20, 30), dtype=np.uint8)
+    mask[5:15, 10:25] = 1
+    rle = mask_to_rle(mask.astype(bool))
+    segmentation = {"size": rle["size"], "counts": rle["counts"].decode()}
+    square = [[2.0, 2.0, 8.0, 2.0, 8.0, 8.0, 2.0, 8.0]]
+    one = {"file_name": "sub/a.jpg", "width": 30, "height": 20,
+           "segmentations": [segmentation, square, []], "classes": [1, 0, 0]}  # fmt: skip
+    two = {**one, "file_name": "../../a.png"}
+    png = client.post("/downloads/masks.png", json={"pictures": [one]}).content
+    numbers = np.asarray(Image.open(io.BytesIO(png)))
+    np.testing.assert_array_equal(numbers == 1, mask > 0)
+    assert (numbers == 2).sum() == 36
+    body = {"pictures": [one, two], "classes": ["cup", "spoon"]}
+    with zipfile.ZipFile(
+        io.BytesIO(client.post("/downloads/masks.zip", json=body).content)
+    ) as archive:
+        assert archive.namelist() == ["sub/a.png", "a.png"]
+    with zipfile.ZipFile(
+        io.BytesIO(client.post("/downloads/yolo.zip", json=body).content)
+    ) as archive:
+        assert archive.namelist() == ["data.yaml", "labels/sub/a.txt", "labels/a.txt"]
+        lines = archive.read("labels/a.txt").decode().splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "0"]
+    outline = np.array(lines[0].split()[1:], dtype=float).reshape(-1, 2) * (30, 20)
+    np.testing.assert_allclose(outline.min(0), (10, 5), atol=0.01)
+    np.testing.assert_allclose(outline.max(0), (25, 15), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        {"width": 10**6, "height": 10**6, "segmentations": []},
+        {"width": 9.5, "height": 3, "segmentations": []},
+        {"width": 9, "height": 3},
+        {"width": 9, "height": 3, "segmentations": [{"size": [9, 9], "counts": "x"}]},
+        {"width": 9, "height": 3, "segmentations": ["PPYo"]},
+        {"width": 9, "height": 3, "segmentations": [[[0, 0, 1e300, 0, 5, 5]]]},
+    ],
+)
+def test_downloads__of_what_is_no_mask_get_a_sentence(client, one):
+    body = {"pictures": [one], "classes": []}
+    for kind in ("masks.png", "masks.zip", "yolo.zip"):
+        assert refusal(client.post(f"/downloads/{kind}", json=body), 400)
+    assert refusal(client.post("/rles", json=one), 400)
+    assert refusal(client.post("/downloads/masks.png", json={}), 400)
+    assert refusal(client.post("/downloads/x.zip", json=body), 404)
+
+
+def test_server__lets_go_of_clients_that_fall_silent(model, serve, monkeypatch):
+    monkeypatch.setattr(guard, "SECONDS_OF_SILENCE", 0.5)
+    monkeypatch.setattr(serving, "SECONDS_OF_SILENCE", 0.5)
+    address = serve(make_app(model))
+    port = int(address.rstrip("/").rpartition(":")[2])
+    head = b"POST /pictures HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 99\r\n"
+    silent = []
+    for number in range(90):
+        one = socket.create_connection(("127.0.0.1", port), timeout=30)
+        one.sendall((b"", head[:20], head + b"\r\nabc")[number % 3])
+        silent.append(one)
+    with urllib.request.urlopen(address, timeout=10) as answer:  # others are not shut out
+        assert answer.status == 200
+    ends = [one.recv(200) for one in silent]
+    assert all(not end or b" 408 " in end for end in ends)
+    assert b" 408 " in ends[2]
+    for one in silent:
+        one.close()
+
+
+def test_server__lets_two_hundred_clients_wait_for_their_turn(model, serve, file_of):
+    address, content = serve(make_app(model, limits=Limits(kept=300))), file_of(40, 30)
+    codes = []
+
+    def visit():
+        request = urllib.request.Request(f"{address}pictures", content)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            codes.append(answer.status)
+
+    threads = [threading.Thread(target=visit) for _ in range(200)]
+    start = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [200] * 200, f"{len(codes)} answers after {time.monotonic() - start:.0f} s"
+
+
+def test_server__bounds_how_many_wait(model, file_of, monkeypatch):
+    monkeypatch.setattr(guard, "_WAITING", 0)
+    client = TestClient(make_app(model), base_url="http://127.0.0.1:7860")
+    response = client.post("/pictures", content=file_of(9, 9))
+    assert "try again" in refusal(response, 503)
+    assert response.headers["retry-after"]

@@ -1,22 +1,24 @@
-"""Masks of drawn boxes, in the forms the page asks for."""
+"""Masks of drawn boxes, as the page asks for them."""
 
 from __future__ import annotations
 
-import io
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from deepmac import __version__
 from deepmac.demo.pictures import Picture
-from deepmac.drawing import class_color
 from deepmac.errors import UserError
+from deepmac.label.masks.calibration import Calibration
+from deepmac.label.masks.records import raw_scores
 from deepmac.predict.paste import masks_to_rles
 
-MAX_BOXES = 200  # a palette PNG tells 255 apart
+MAX_BOXES = 2000
+_BOXES_PER_STEP = 64  # go through the mask head at once: the bound on memory
 
 
 def boxes_of(values: Any, picture: Picture) -> NDArray[np.float64]:
@@ -45,36 +47,75 @@ def boxes_of(values: Any, picture: Picture) -> NDArray[np.float64]:
     return boxes
 
 
-def instances(picture: Picture, boxes: NDArray[np.float64]) -> list[dict[str, Any]]:
+def threshold_of(value: Any) -> float | None:
+    """The threshold that was asked for; None for the model's own.
+
+    Raises:
+        UserError: no number between 0 and 1.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise UserError("A threshold is a number between 0 and 1.")
+    return float(value)
+
+
+def instances(
+    picture: Picture,
+    boxes: NDArray[np.float64],
+    threshold: float | None = None,
+    calibration: Calibration | None = None,
+) -> list[dict[str, Any]]:
     """Each box's mask and score, as the entries of a COCO annotation list.
+
+    Args:
+        picture: that the boxes are in.
+        boxes: (N, 4) xyxy pixels.
+        threshold: of the pixels' probability; None for the model's own.
+        calibration: of the model; it holds for the model's own threshold only.
 
     Returns:
         N dicts of ``bbox`` (xywh pixels), ``area``, ``score`` (mean probability within the
-        mask) and ``segmentation`` (run lengths, ``counts`` as text).
+        mask), ``iou`` (the IoU to expect, None where no calibration says) and ``segmentation``
+        (run lengths, ``counts`` as text).
     """
     import torch
 
     predictor, model = picture.predictor, picture.predictor.model
-    crops = predictor.predict_crops(boxes)
-    inside = crops > predictor.threshold
-    scores = np.where(inside, crops, 0).sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
-    rles = masks_to_rles(
-        crops,
-        model.mask_frames(torch.from_numpy(boxes)),
-        picture.height,
-        picture.width,
-        predictor.threshold,
-        model.conventions.paste_rule,
-    )
-    return [
-        {
-            "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
-            "area": int(coco_mask.area(rle)),
-            "score": round(float(score), 4),
-            "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
-        }
-        for (x0, y0, x1, y1), score, rle in zip(boxes.tolist(), scores, rles, strict=True)
-    ]
+    own = predictor.threshold
+    threshold = own if threshold is None else threshold
+    found = []
+    for start in range(0, len(boxes), _BOXES_PER_STEP):
+        some = boxes[start : start + _BOXES_PER_STEP]
+        crops = predictor.predict_crops(some)
+        inside = crops > threshold
+        counts = np.maximum(inside.sum(axis=(1, 2)), 1)
+        scores = np.where(inside, crops, 0).sum(axis=(1, 2)) / counts
+        raw = raw_scores(crops, threshold)
+        rles = masks_to_rles(
+            crops,
+            model.mask_frames(torch.from_numpy(some)),
+            picture.height,
+            picture.width,
+            threshold,
+            "corner_aligned" if model.compat else "roi_align",
+        )
+        calibrated = calibration if abs(threshold - own) < 1e-6 else None
+        for (x0, y0, x1, y1), score, value, rle in zip(
+            some.tolist(), scores, raw.tolist(), rles, strict=True
+        ):
+            area = int(coco_mask.area(rle))
+            iou = round(calibrated(value), 4) if calibrated and area else None
+            found.append(
+                {
+                    "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
+                    "area": area,
+                    "score": round(float(score), 4),
+                    "iou": iou,
+                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+                }
+            )
+    return found
 
 
 def coco_json(objects: list[dict[str, Any]], picture: Picture, file_name: str) -> dict[str, Any]:
@@ -86,21 +127,23 @@ def coco_json(objects: list[dict[str, Any]], picture: Picture, file_name: str) -
         ],
         "categories": [{"id": 1, "name": "object", "supercategory": ""}],
         "annotations": [
-            {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0, **one}
+            {"id": number, "image_id": 1, "category_id": 1, "iscrowd": 0, **_scored(one)}
             for number, one in enumerate(objects, start=1)
         ],
     }
 
 
-def index_png(objects: list[dict[str, Any]], picture: Picture) -> bytes:
-    """A palette PNG: 0 is background, k the k-th box; of two masks the later one is on top."""
-    pixels = np.zeros((picture.height, picture.width), dtype=np.uint8)
-    for number, one in enumerate(objects, start=1):
-        rle = {**one["segmentation"], "counts": one["segmentation"]["counts"].encode("ascii")}
-        pixels[coco_mask.decode(rle) > 0] = number
-    image = Image.fromarray(pixels).convert("P")
-    colors = [(0, 0, 0), *(class_color(n) for n in range(255))]
-    image.putpalette([int(value) for color in colors for value in color])
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=False)
-    return file.getvalue()
+def _scored(one: Mapping[str, Any]) -> dict[str, Any]:
+    """With ``mask_score`` as ``deepmac label`` writes it: calibrated where that is known."""
+    kept = {key: value for key, value in one.items() if key != "iou"}
+    return kept | {"mask_score": one["score"] if one["iou"] is None else one["iou"]}
+
+
+def text_of(value: Any) -> str:
+    """A text from the page without what no file can hold: half of a surrogate pair."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+def to_json(value: Any) -> bytes:
+    """Plain ASCII, so that no character of a file name can fail to be sent."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")

@@ -8,41 +8,40 @@ import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deepmac.demo.answers import MAX_BOXES, boxes_of, coco_json, index_png, instances
-from deepmac.demo.example import example_png
+from deepmac.demo.answers import (
+    MAX_BOXES,
+    boxes_of,
+    coco_json,
+    instances,
+    text_of,
+    threshold_of,
+)
+from deepmac.demo.corrections import Corrections
+from deepmac.demo.downloads import checked_rles, index_png, masks_zip, yolo_zip
+from deepmac.demo.example import BOXES, FILE_NAME, example_jpeg
+from deepmac.demo.guard import Answer, Bodies, Headers, OwnPage, Queue
 from deepmac.demo.pictures import Gallery, Limits, Picture, PictureError
 from deepmac.errors import UserError
-from deepmac.models.files import Network
+from deepmac.label.masks.calibration import Calibration
+from deepmac.models.files import Network, own_threshold
 
-_PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/style.css": ("style.css", "text/css; charset=utf-8"),
-    **{
-        f"/{name}": (name, "text/javascript; charset=utf-8")
-        for name in ("app.js", "boxes.js", "masks.js", "view.js")
-    },
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
 }
 _MAX_JSON = 200_000
-_HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "cross-origin-resource-policy": "same-origin",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
+_MAX_MASKS = 64_000_000  # bytes of masks that the page sends to have them written
+_UPLOADS_HELD = 16  # largest files that may lie in memory at a time while they are read
 
 T = TypeVar("T")
 
@@ -53,6 +52,8 @@ def make_app(
     name: str = "",
     limits: Limits | None = None,
     hosts: Sequence[str] = ("127.0.0.1", "localhost"),
+    calibration: Calibration | None = None,
+    corrections: Corrections | None = None,
 ) -> Starlette:
     """The application.
 
@@ -61,23 +62,38 @@ def make_app(
         name: of the model, shown on the page.
         limits: of what is taken and held.
         hosts: names that browsers may ask for; ``*`` for any.
+        calibration: of the model: scores become the IoU to expect.
+        corrections: a data set to put right; None for pictures that the browser opens.
     """
     limits = limits or Limits()
-    server = _Server(Gallery(model, limits), name)
-    routes = [Route(path, _page(*entry)) for path, entry in _PAGE.items()]
+    server = _Server(Gallery(model, limits), name, calibration, corrections)
+    page = files("deepmac.demo") / "page"
+    routes = [
+        Route("/" if entry.name == "index.html" else f"/{entry.name}", _page(entry))
+        for entry in page.iterdir()
+        if entry.name[entry.name.rfind(".") :] in _TYPES
+    ]
     routes += [
         Route("/about", server.about),
-        Route("/example.png", server.example),
+        Route("/example.jpg", server.example),
         Route("/pictures", server.add, methods=["POST"]),
+        Route("/pictures/{name}/picture.png", server.picture),
         Route("/pictures/{name}/masks", server.masks, methods=["POST"]),
         Route("/pictures/{name}/coco.json", server.coco, methods=["POST"]),
         Route("/pictures/{name}/masks.png", server.png, methods=["POST"]),
+        Route("/rles", server.rles, methods=["POST"]),
+        Route("/downloads/{kind}", server.download, methods=["POST"]),
+        Route("/job", server.job),
+        Route("/job/{number:int}", server.job_boxes),
+        Route("/job/{number:int}/picture", server.job_picture),
+        Route("/job/{number:int}", server.job_save, methods=["POST"]),
     ]
     app = Starlette(
         routes=routes,
         middleware=[
-            Middleware(_Headers),
-            Middleware(_OwnPage, hosts=tuple(hosts)),
+            Middleware(Headers),
+            Middleware(OwnPage, hosts=tuple(hosts)),
+            Middleware(Queue),
         ],
         exception_handlers={UserError: _said, HTTPException: _said, Exception: _failed},
     )
@@ -88,14 +104,24 @@ def make_app(
 class _Server:
     """The answers; the network runs in one thread at a time, off the event loop."""
 
-    def __init__(self, gallery: Gallery, name: str) -> None:
+    def __init__(
+        self,
+        gallery: Gallery,
+        name: str,
+        calibration: Calibration | None,
+        corrections: Corrections | None,
+    ) -> None:
         self.gallery = gallery
         self.name = name
+        self.calibration = calibration
+        self.corrections = corrections
         self._one = anyio.CapacityLimiter(1)
+        self._writing = anyio.CapacityLimiter(1)
+        self._bodies = Bodies(_UPLOADS_HELD * gallery.limits.upload_bytes + _MAX_MASKS)
 
     async def about(self, request: Request) -> Response:
         limits = self.gallery.limits
-        return JSONResponse(
+        return Answer(
             {
                 "model": self.name,
                 "limits": {
@@ -103,135 +129,143 @@ class _Server:
                     "megapixels": limits.megapixels,
                     "boxes": MAX_BOXES,
                 },
+                "threshold": own_threshold(self.gallery.model),
+                "calibrated": self.calibration is not None,
+                "example": {"file_name": FILE_NAME, "boxes": list(BOXES)},
+                "job": self.corrections is not None,
             }
         )
 
     async def example(self, request: Request) -> Response:
-        return Response(await self._run(example_png), media_type="image/png")
+        return Response(example_jpeg(), media_type="image/jpeg")
 
     async def add(self, request: Request) -> Response:
-        content = await _body(request, self.gallery.limits.upload_bytes)
-        if content is None:
-            raise self.gallery.limits.too_large_file()
-        name, picture = await self._run(lambda: self.gallery.add(content))
-        return JSONResponse({"id": name, "width": picture.width, "height": picture.height})
+        size = _size_of(request.query_params.get("size", ""))
+        async with self._bodies.reading(request, self.gallery.limits.upload_bytes) as content:
+            if content is None:
+                raise self.gallery.limits.too_large_file()
+            name, picture = await self._run(lambda: self.gallery.add(content, size))
+        return Answer({"id": name, "width": picture.width, "height": picture.height})
+
+    async def picture(self, request: Request) -> Response:
+        picture = self.gallery.get(request.path_params["name"])
+        return Response(await self._run(picture.png), media_type="image/png")
 
     async def masks(self, request: Request) -> Response:
         _, objects, _ = await self._objects(request)
-        return JSONResponse({"objects": objects})
+        return Answer({"objects": objects})
 
     async def coco(self, request: Request) -> Response:
         picture, objects, wanted = await self._objects(request)
-        file_name = re.sub(r"[\x00-\x1f/\\]", "_", str(wanted.get("file_name", "")))[:200]
-        return JSONResponse(coco_json(objects, picture, file_name or "picture"))
+        file_name = re.sub(r"[\x00-\x1f/\\]", "_", text_of(wanted.get("file_name", "")))[:200]
+        return Answer(coco_json(objects, picture, file_name or "picture"))
 
     async def png(self, request: Request) -> Response:
         picture, objects, _ = await self._objects(request)
-        content = await self._run(lambda: index_png(objects, picture))
+        masks = {
+            "width": picture.width,
+            "height": picture.height,
+            "segmentations": [one["segmentation"] for one in objects],
+        }
+        content = await self._run(lambda: index_png(*checked_rles(masks)))
         return Response(content, media_type="image/png")
+
+    async def rles(self, request: Request) -> Response:
+        """Segmentations of any kind as run lengths, which the page can draw."""
+        wanted = await self._json(request, _MAX_MASKS)
+        _, rles = await self._run(lambda: checked_rles(wanted))
+        found = [{**rle, "counts": rle["counts"].decode("ascii")} for rle in rles]
+        return Answer({"segmentations": found})
+
+    async def download(self, request: Request) -> Response:
+        kind = request.path_params["kind"]
+        if kind not in ("masks.png", "masks.zip", "yolo.zip"):
+            raise HTTPException(404)
+        wanted = await self._json(request, _MAX_MASKS)
+        pictures, classes = wanted.get("pictures"), wanted.get("classes", [])
+        if not (
+            isinstance(pictures, list)
+            and pictures
+            and all(isinstance(one, dict) for one in pictures)
+            and isinstance(classes, list)
+        ):
+            raise PictureError("There is nothing to download.")
+        if kind == "masks.png":
+            content = await self._run(lambda: index_png(*checked_rles(pictures[0])))
+            return Response(content, media_type="image/png")
+        make = masks_zip if kind == "masks.zip" else lambda p: yolo_zip(p, classes)
+        content = await self._run(lambda: make(pictures))
+        return Response(content, media_type="application/zip")
+
+    async def job(self, request: Request) -> Response:
+        return Answer(self._corrections().overview())
+
+    async def job_boxes(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        return Answer(await self._write(lambda: self._corrections().boxes(number)))
+
+    async def job_picture(self, request: Request) -> Response:
+        path = self._corrections().path(request.path_params["number"])
+        content = await self._write(path.read_bytes)
+        return Response(content, media_type="application/octet-stream")
+
+    async def job_save(self, request: Request) -> Response:
+        wanted = await self._json(request, _MAX_MASKS)
+        number = request.path_params["number"]
+        return Answer(await self._write(lambda: self._corrections().save(number, wanted)))
+
+    def _corrections(self) -> Corrections:
+        if self.corrections is None:
+            raise HTTPException(404)
+        return self.corrections
 
     async def _objects(
         self, request: Request
     ) -> tuple[Picture, list[dict[str, Any]], dict[str, Any]]:
         """The picture that is asked about, the masks of the boxes, and what else was said."""
-        wanted = await _json(request)
+        wanted = await self._json(request, _MAX_JSON)
         picture = self.gallery.get(request.path_params["name"])
         boxes = boxes_of(wanted.get("boxes"), picture)
-        return picture, await self._run(lambda: instances(picture, boxes)), wanted
+        threshold = threshold_of(wanted.get("threshold"))
+        objects = await self._run(lambda: instances(picture, boxes, threshold, self.calibration))
+        return picture, objects, wanted
+
+    async def _json(self, request: Request, limit: int) -> dict[str, Any]:
+        async with self._bodies.reading(request, limit) as content:
+            try:
+                value = json.loads(content or b"", parse_constant=lambda _: math.nan)
+            except (ValueError, RecursionError):
+                value = None
+        if not isinstance(value, dict):
+            raise PictureError("The server did not understand the page: load it again.")
+        return value
 
     async def _run(self, job: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(job, limiter=self._one)
 
-
-async def _body(request: Request, limit: int) -> bytes | None:
-    """What was sent, or None as soon as it is more than ``limit`` bytes."""
-    announced = request.headers.get("content-length", "0")
-    if not announced.isdecimal() or int(announced) > limit:
-        return None
-    content = bytearray()
-    try:
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > limit:
-                return None
-    except ClientDisconnect:
-        raise PictureError("The upload ended early: send it again.") from None
-    return bytes(content)
+    async def _write(self, job: Callable[[], T]) -> T:
+        """One at a time, beside the network."""
+        return await anyio.to_thread.run_sync(job, limiter=self._writing)
 
 
-async def _json(request: Request) -> dict[str, Any]:
-    content = await _body(request, _MAX_JSON)
-    try:
-        value = json.loads(content or b"", parse_constant=lambda _: math.nan)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise PictureError("The server did not understand the page: load it again.")
-    return value
+def _size_of(text: str) -> tuple[int, int] | None:
+    """(width, height) of ``WIDTHxHEIGHT``, None of anything else."""
+    found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text)
+    return (int(found[1]), int(found[2])) if found else None
 
 
-def _page(name: str, media_type: str) -> Callable[[Request], Response]:
-    content = (files("deepmac.demo") / "page" / name).read_bytes()
+def _page(entry: Any) -> Callable[[Request], Response]:
+    content, media_type = entry.read_bytes(), _TYPES[entry.name[entry.name.rfind(".") :]]
     return lambda request: Response(content, media_type=media_type)
 
 
 async def _said(request: Request, error: Exception) -> Response:
     """A sentence that the page shows as it is."""
     if isinstance(error, HTTPException):
-        return JSONResponse({"error": error.detail}, status_code=error.status_code)
+        return Answer({"error": error.detail}, error.status_code)
     status = error.status if isinstance(error, PictureError) else 400
-    return JSONResponse({"error": str(error)}, status_code=status)
+    return Answer({"error": text_of(error)}, status)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return JSONResponse(
-        {"error": "The server failed at this; its terminal says why."}, status_code=500
-    )
-
-
-class _OwnPage:
-    """Answers this server's own page only: there is no login that would keep others out.
-
-    A foreign page can send requests here, or have its name resolve to this machine; the browser
-    then names another origin, or another host.
-    """
-
-    def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
-        self.app = app
-        self.hosts = hosts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_own(Request(scope)):
-            refusal = JSONResponse({"error": "This address or page may not use the demo."}, 403)
-            await refusal(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
-
-    def _is_own(self, request: Request) -> bool:
-        headers = request.headers
-        host, origin = headers.get("host", ""), headers.get("origin")
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            same = origin is None or urlsplit(origin).netloc == host
-        except ValueError:
-            return False
-        if "*" not in self.hosts and name not in self.hosts:
-            return False
-        foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        return request.method in ("GET", "HEAD") or (same and not foreign)
-
-
-class _Headers:
-    """Adds the headers that keep a browser on its guard to every answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                extra = [(key.encode(), value.encode()) for key, value in _HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", []), *extra]}
-            await send(message)
-
-        await self.app(scope, receive, guarded)
+    return Answer({"error": "The server failed at this; its terminal says why."}, 500)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deepmac.errors import UserError
+from deepmac.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from deepmac.label.masks.calibration import Calibration
+    from deepmac.models.files import Network
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -18,19 +21,33 @@ def command(arguments: Sequence[str]) -> int:
     """Serve until interrupted; returns the exit code.
 
     Raises:
-        UserError: a package is missing, the model cannot be read, the address cannot be had.
+        UserError: a package is missing, the model or the boxes cannot be read, the address cannot
+            be had.
     """
     options = _parser().parse_args(list(arguments))
+    if (options.boxes is None) != (options.images is None):
+        raise ConfigError("--boxes JSON and --images DIR go together: a data set to put right")
+    if options.only is not None and options.boxes is None:
+        raise ConfigError("--only FILE chooses pictures of a data set: give --boxes and --images")
     try:
         import starlette  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise UserError(
             f"the demo needs the package {error.name}: pip install 'deepmac[demo]'"
         ) from error
+    try:
+        return _serve(options)
+    except KeyboardInterrupt:  # before the server listens to it
+        return 130
 
+
+def _serve(options: argparse.Namespace) -> int:
     from deepmac.demo.app import make_app
+    from deepmac.demo.corrections import Corrections
     from deepmac.demo.pictures import Limits
+    from deepmac.demo.serving import listen, serve
+    from deepmac.label.marks import read_marks
     from deepmac.models.files import load_model
 
     limits = Limits(
@@ -38,40 +55,49 @@ def command(arguments: Sequence[str]) -> int:
         megapixels=options.max_megapixels,
         kept=options.keep,
     )
+    corrections = None
+    if options.boxes is not None:
+        marks = read_marks(options.only) if options.only else None
+        corrections = Corrections(options.boxes, options.images, marks)
     model = load_model(options.model, device=options.device)
-    app = make_app(model, name=Path(options.model).name, limits=limits, hosts=_hosts(options))
-    listener = _listener(options.host, options.port)
+    app = make_app(
+        model,
+        name=Path(options.model).name,
+        limits=limits,
+        hosts=_hosts(options),
+        calibration=_calibration(options.model, model),
+        corrections=corrections,
+    )
+    listener = listen(options.host, options.port)
     port = listener.getsockname()[1]
     shown = f"[{options.host}]" if ":" in options.host else options.host
     print(f"http://{shown}:{port}  (Ctrl+C ends it)", flush=True)
     if options.host not in _LOOPBACK:
+        what = "use this page" + (f" and change {options.boxes}" if corrections else "")
         print(
-            f"deepmac: everyone who reaches port {port} of this machine can use this page",
+            f"deepmac: everyone who reaches port {port} of this machine can {what}",
             file=sys.stderr,
         )
-    config = uvicorn.Config(
-        app, log_level="warning", limit_concurrency=64, timeout_keep_alive=30, server_header=False
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    serve(app, listener)
     return 0
 
 
-def _listener(host: str, port: int) -> socket.socket:
-    """Open before the page is announced: a taken port is said at once, early visitors wait."""
+def _calibration(path_or_name: str, model: Network) -> Calibration | None:
+    """What lies beside the model, as ``deepmac label`` finds it."""
+    from deepmac.label.masks.calibration import FILE_NAME, Calibration
+    from deepmac.label.network import model_digest
+    from deepmac.models.files import WEIGHTS, card_of, model_file
+
+    weights = model_file(path_or_name)
+    beside = weights.with_name(FILE_NAME)
+    if weights.name != WEIGHTS or not beside.is_file():
+        return None
+    card = card_of(model)
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(64)
-    except (OSError, OverflowError) as error:
-        taken = getattr(error, "errno", None) == errno.EADDRINUSE
-        raise UserError(
-            f"the port {port} of {host} is taken: give another --port (0 chooses a free one)"
-            if taken
-            else f"cannot listen at {host}, port {port} ({error}): give another --host or --port"
-        ) from error
-    return listener
+        return Calibration.read(beside, model_digest(model, card.to_dict() if card else {}))
+    except UserError as error:
+        print(f"deepmac: scores are not calibrated: {error}", file=sys.stderr)
+        return None
 
 
 def _hosts(options: argparse.Namespace) -> tuple[str, ...]:
@@ -87,13 +113,25 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="deepmac demo",
         description="Open a picture in the browser, draw boxes, see their masks, take them along "
-        "as PNG or COCO json. Pictures stay on this machine.",
+        "as PNG, COCO json or YOLO. With --boxes: put the masks of a whole data set right. "
+        "Pictures stay on this machine.",
     )
     parser.add_argument(
         "--model",
         default="deepmac-lite",
         metavar="MODEL",
         help="a model's name, folder or checkpoint; default: deepmac-lite",
+    )
+    correct = parser.add_argument_group("putting a data set right")
+    correct.add_argument(
+        "--boxes", type=Path, metavar="JSON", help="COCO json, such as label's; saved back into it"
+    )
+    correct.add_argument("--images", type=Path, metavar="DIR", help="folder of its pictures")
+    correct.add_argument(
+        "--only",
+        type=Path,
+        metavar="FILE",
+        help="marks that the review sheet saved: only pictures with masks to redraw",
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0: a free one")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import secrets
+import tempfile
 import threading
 import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepmac.data.images import ImageFileError, read_image
 from deepmac.errors import UserError
 from deepmac.models.files import Network
 from deepmac.predict.predictor import Predictor
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF", "MPO")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _MAX_SIDES_RATIO = 200  # a strip of one pixel's width has nothing to draw boxes on
 
 
@@ -62,13 +66,29 @@ class Picture:
 
     Attributes:
         predictor: which it was set in.
-        width: pixels.
-        height: pixels.
+        pixels: (H, W, 3) uint8 RGB.
     """
 
     predictor: Predictor
-    width: int
-    height: int
+    pixels: NDArray[np.uint8]
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+        return self.pixels.shape[1]
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+        return self.pixels.shape[0]
+
+    def png(self) -> bytes:
+        """As a file that every browser can show."""
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.fromarray(self.pixels).save(file, "PNG", compress_level=1)
+        return file.getvalue()
 
 
 class Gallery:
@@ -91,16 +111,22 @@ class Gallery:
     def __len__(self) -> int:
         return len(self._seen)
 
-    def add(self, content: bytes) -> tuple[str, Picture]:
+    def add(
+        self, content: bytes, expected_size: tuple[int, int] | None = None
+    ) -> tuple[str, Picture]:
         """Decode a picture file and run the network's backbone on it; with its name.
+
+        Args:
+            content: of the file.
+            expected_size: (width, height) that annotations give; None accepts any.
 
         Raises:
             PictureError: a file that is too large or no picture.
         """
-        rgb = decode(content, self.limits)
+        rgb = decode(content, self.limits, expected_size)
         predictor = Predictor(self.model)
         predictor.set_image(rgb)
-        picture = Picture(predictor, rgb.shape[1], rgb.shape[0])
+        picture = Picture(predictor, rgb)
         name = secrets.token_urlsafe(16)
         with self._lock:
             self._seen[name] = picture
@@ -125,38 +151,68 @@ class Gallery:
         return len(self._seen) > self.limits.kept or pixels > 4e6 * self.limits.megapixels
 
 
-def decode(content: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a picture file, its EXIF rotation applied.
+def decode(
+    content: bytes, limits: Limits, expected_size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of a picture file, read as every other command reads pictures.
+
+    Args:
+        content: of the file.
+        limits: of bytes and pixels.
+        expected_size: see :func:`deepmac.data.images.read_image`.
 
     Raises:
         PictureError: too many bytes or pixels (413), or no picture that can be read (415).
     """
-    from PIL import Image, ImageOps
-
     if len(content) > limits.upload_bytes:
         raise limits.too_large_file(len(content) / 1e6)
+    _check_header(content, limits)
+    with tempfile.TemporaryDirectory(prefix="deepmac-demo-") as folder:
+        path = Path(folder) / "picture"
+        path.write_bytes(content)
+        try:
+            return read_image(path, expected_size)
+        except ImageFileError as error:
+            if error.kind == "wrong image size" or "without a known range" in str(error):
+                raise PictureError(_sentence(error, path), 415) from None
+            raise _no_picture() from None
+
+
+def _check_header(content: bytes, limits: Limits) -> None:
+    from PIL import Image
+
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIC_BRANDS:
+        raise PictureError(
+            "This is a HEIC picture, as iPhones take them, which cannot be read here. "
+            "Export it as JPEG and open that.",
+            415,
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
-            _check_sides(*image.size, limits)
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except PictureError:
-        raise
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                width, height = image.size
     except Image.DecompressionBombError:
         raise _too_many_pixels("far too many", limits) from None
     except Exception:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ...
-        raise PictureError(
-            "This file cannot be read as a picture. Open a whole JPEG, PNG, WebP, BMP or GIF file.",
-            415,
-        ) from None
-
-
-def _check_sides(width: int, height: int, limits: Limits) -> None:
+        raise _no_picture() from None
     if width * height > limits.megapixels * 1e6:
         raise _too_many_pixels(f"{width * height / 1e6:.1f} million", limits)
     if max(width, height) > _MAX_SIDES_RATIO * min(width, height):
         raise PictureError(f"A picture of {width} x {height} pixels is too narrow to work on.")
+
+
+def _sentence(error: ImageFileError, path: Path) -> str:
+    text = str(error).replace(f"image {path}", "This picture")
+    return text[:1].upper() + text[1:]
+
+
+def _no_picture() -> PictureError:
+    return PictureError(
+        "This file cannot be read as a picture. Open a whole JPEG, PNG, WebP, TIFF, BMP or GIF "
+        "file.",
+        415,
+    )
 
 
 def _too_many_pixels(count: str, limits: Limits) -> PictureError:

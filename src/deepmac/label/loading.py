@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,11 @@ from torch.utils.data import Dataset
 from deepmac.data.images import ImageFileError, read_image
 from deepmac.label.masks.records import enlarged
 from deepmac.label.plan import ImageTask
-from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.predict.letterbox import letterbox
 
 
 @dataclass(frozen=True)
-class LabelBatch:
+class Batch:
     """Some images of one part.
 
     Attributes:
@@ -53,14 +52,14 @@ class _Share(NamedTuple):
     tasks: list[ImageTask]
 
 
-class BatchDataset(Dataset[LabelBatch]):
+class BatchDataset(Dataset[Batch]):
     """The batches of some parts, in order; the same whatever else is to be done.
 
     Args:
         parts: by number.
         batch_size: images of one part that go through the network together.
         image_size: side of the network's input, pixels.
-        conventions: the network's.
+        compat: the network's.
         box_margin: see ``MaskOptions``.
     """
 
@@ -70,10 +69,10 @@ class BatchDataset(Dataset[LabelBatch]):
         *,
         batch_size: int,
         image_size: int,
-        conventions: Conventions = TODAY,
+        compat: Any = None,
         box_margin: float = 0.0,
     ) -> None:
-        self.image_size, self.conventions, self.box_margin = image_size, conventions, box_margin
+        self.image_size, self.compat, self.box_margin = image_size, compat, box_margin
         self.shares: list[_Share] = []
         for number in sorted(parts):
             tasks = parts[number]
@@ -86,7 +85,7 @@ class BatchDataset(Dataset[LabelBatch]):
     def __len__(self) -> int:
         return len(self.shares)
 
-    def __getitem__(self, index: int) -> LabelBatch:
+    def __getitem__(self, index: int) -> Batch:
         """Read the pictures of one batch."""
         started = time.perf_counter()
         share = self.shares[index]
@@ -99,7 +98,7 @@ class BatchDataset(Dataset[LabelBatch]):
             except ImageFileError as error:
                 errors.append((task, error.kind, str(error)))
                 continue
-            entry = letterbox(pixels, self.image_size, self.conventions)
+            entry = letterbox(pixels, self.image_size, self.compat)
             boxes = enlarged(task.boxes, self.box_margin, task.size)
             width, height = task.size
             sides = np.array([width, height] * 2, dtype=np.float64)
@@ -108,7 +107,7 @@ class BatchDataset(Dataset[LabelBatch]):
             asked.append(boxes)
             scaled.append(boxes / sides * np.array([*entry.true_size[::-1]] * 2))
         padded, valid = _padded(scaled)
-        return LabelBatch(
+        return Batch(
             share.part,
             share.last,
             good,

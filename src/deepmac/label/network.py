@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepmac.nn.conventions import PasteRule
+from deepmac.predict.paste import PasteRule
 
 BOXES_PER_STEP = 64
 """Boxes of one image that go through the mask head at once: the bound on memory."""
@@ -51,8 +51,7 @@ def box_probabilities(
 
 def paste_rule(network: Any) -> PasteRule:
     """How the network's crops meet pixels."""
-    rule: PasteRule = network.conventions.paste_rule
-    return rule
+    return "corner_aligned" if getattr(network, "compat", None) else "roi_align"
 
 
 def paste_frames(

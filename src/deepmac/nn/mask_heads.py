@@ -8,16 +8,15 @@ and outputs.
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import partial
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.hourglass import HOURGLASS_HEADS, HourglassNetwork
 from deepmac.nn.initialization import initialize_weights
+from deepmac.nn.norm import Compat
 from deepmac.nn.resnet_head import RESNET_HEADS, ResNetTrunk
 
 COND_INST_HEADS = {"cond_inst1": 1, "cond_inst2": 2, "cond_inst3": 3}
@@ -33,12 +32,7 @@ MASK_HEADS: tuple[str, ...] = (
 
 
 def build_mask_head(
-    name: str,
-    in_channels: int,
-    width: int,
-    mask_size: int,
-    *,
-    conventions: Conventions = TODAY,
+    name: str, in_channels: int, width: int, mask_size: int, *, compat: Compat = None
 ) -> MaskHead:
     """Build one of ``MASK_HEADS``.
 
@@ -48,26 +42,31 @@ def build_mask_head(
             part, else C; always C for ``cond_inst*`` and ``embedding_projection``.
         width: channels the network starts with (``num_init_channels``).
         mask_size: side S of the crop; only ``fully_connected`` is bound to it.
-        conventions: norms and initial weights.
+        compat: norms and initial weights of the TensorFlow original.
 
     Raises:
         ValueError: an unknown name, or a width that ``cond_inst1`` cannot have.
     """
-    convolutional = partial(ConvolutionalMaskHead, in_channels=in_channels, conventions=conventions)
     if name in HOURGLASS_HEADS:
         spec = HOURGLASS_HEADS[name].scaled(width)
-        network = HourglassNetwork(in_channels=in_channels, spec=spec, conventions=conventions)
-        return convolutional(network, trunk_channels=network.out_channels)
+        network = HourglassNetwork(in_channels=in_channels, spec=spec, compat=compat)
+        return ConvolutionalMaskHead(
+            network, in_channels=in_channels, trunk_channels=network.out_channels, compat=compat
+        )
     if name in RESNET_HEADS:
         trunk = ResNetTrunk(
-            in_channels=in_channels, width=width, spec=RESNET_HEADS[name], conventions=conventions
+            in_channels=in_channels, width=width, spec=RESNET_HEADS[name], compat=compat
         )
-        return convolutional(trunk, trunk_channels=trunk.out_channels)
+        return ConvolutionalMaskHead(
+            trunk, in_channels=in_channels, trunk_channels=trunk.out_channels, compat=compat
+        )
     if name == "fully_connected":
         dense = FullyConnectedTrunk(
-            in_channels=in_channels, width=width, mask_size=mask_size, conventions=conventions
+            in_channels=in_channels, width=width, mask_size=mask_size, compat=compat
         )
-        return convolutional(dense, trunk_channels=1)
+        return ConvolutionalMaskHead(
+            dense, in_channels=in_channels, trunk_channels=1, compat=compat
+        )
     if name == "embedding_projection":
         return EmbeddingProjectionHead(in_channels)
     if name in COND_INST_HEADS:
@@ -141,23 +140,18 @@ class ConvolutionalMaskHead(MaskHead):
         net: ``net(x, valid)`` gives (N, trunk_channels, S, S) or a list whose last is such.
         in_channels: C, or C + D.
         trunk_channels: channels of what ``net`` gives.
-        conventions: initial weights.
+        compat: initial weights of the TensorFlow original.
     """
 
     def __init__(
-        self,
-        net: nn.Module,
-        *,
-        in_channels: int,
-        trunk_channels: int,
-        conventions: Conventions = TODAY,
+        self, net: nn.Module, *, in_channels: int, trunk_channels: int, compat: Compat = None
     ) -> None:
         size_divisor = net.size_divisor if isinstance(net, HourglassNetwork) else 1
         super().__init__(
             in_channels=in_channels, trunk_channels=trunk_channels, size_divisor=size_divisor
         )
         self.net = net
-        initialize_weights(self.project_out, conventions)
+        initialize_weights(self.project_out, compat)
 
     def trunk(
         self, pixel: Tensor, instance: Tensor | None = None, valid: Tensor | None = None
@@ -183,14 +177,14 @@ class FullyConnectedTrunk(nn.Module):
     """A 1x1 convolution and two dense layers: (N, in_channels, S, S) to logits (N, 1, S, S)."""
 
     def __init__(
-        self, *, in_channels: int, width: int, mask_size: int, conventions: Conventions = TODAY
+        self, *, in_channels: int, width: int, mask_size: int, compat: Compat = None
     ) -> None:
         super().__init__()
         self.mask_size = mask_size
         self.input_layer = nn.Conv2d(in_channels, width, 1)
         self.fc1 = nn.Linear(width * mask_size**2, 1024)
         self.fc2 = nn.Linear(1024, mask_size**2)
-        initialize_weights(self, conventions)
+        initialize_weights(self, compat)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         size = self.mask_size

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepmac.nn.centernet import Detections
-from deepmac.nn.conventions import Conventions
+from deepmac.nn.norm import Compat
 
 
 class SegmentationNetwork(Protocol):
@@ -18,14 +18,12 @@ class SegmentationNetwork(Protocol):
     ``network(images)`` gives stages, the best last; a stage is all that is kept of the images.
 
     Attributes:
-        detector: whether :meth:`detect` finds anything; masks of given boxes work either way.
-        conventions: today's, or those of a TensorFlow original.
+        compat: which TensorFlow original the numbers follow, if any.
         num_classes: class slots.
         max_detections: boxes that :meth:`detect` gives for each image.
     """
 
-    detector: bool
-    conventions: Conventions
+    compat: Compat
     num_classes: int
     max_detections: int
 

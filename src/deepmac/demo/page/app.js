@@ -1,346 +1,280 @@
-// The page: files in, boxes drawn, masks asked for, results out.
+// The page: what the parts do together.
 
-import { Boxes, grip } from "./boxes.js";
-import { colorOf, paint } from "./masks.js";
-import { overlay, View } from "./view.js";
+import { close, entryOf, go, keep, openFiles, restore, show, whenShown } from "./album.js";
+import { isBoxFile, loadBoxes } from "./formats.js";
+import { jobPictures, saveJob } from "./job.js";
+import { wireKeys } from "./keys.js";
+import { list, wireList } from "./list.js";
+import { isBusy, maskOf, refresh, retry, scoreOf } from "./masks.js";
+import { downloads } from "./output.js";
+import { wirePointer } from "./pointer.js";
+import { ask } from "./server.js";
+import { $, complain, current, learnClass, recall, remember, say, state, trying } from "./state.js";
+import { tidy } from "./store.js";
+import { View } from "./view.js";
 
-const $ = (id) => document.getElementById(id);
 const canvas = $("canvas"), view = new View(canvas);
-let picture = null; // {bitmap, width, height, file, id}
-let boxes = new Boxes(1, 1);
-let limits = null, drag = null, busy = false;
-
-// ---- speaking ----
-
-const say = (text) => { $("status").textContent = text; };
-const complain = (text) => { $("error").textContent = text; };
-
-class Refusal extends Error {
-  constructor(status, text) {
-    super(text);
-    this.status = status;
-  }
-}
-
-async function ask(path, options) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch {
-    throw new Refusal(0, "The server does not answer. Is `deepmac demo` still running?");
-  }
-  if (response.ok) return response;
-  const said = await response.json().catch(() => ({}));
-  throw new Refusal(response.status, said.error ?? `The server answered ${response.status}.`);
-}
-
-const post = (path, value) => ask(path, {
-  method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(value),
-});
-
-async function trying(job) {
-  complain("");
-  try {
-    return await job();
-  } catch (error) {
-    complain(error instanceof Refusal ? error.message : `This did not work: ${error.message}`);
-    return undefined;
-  }
-}
-
-// ---- pictures ----
-
-async function upload(file) {
-  if (limits && file.size > limits.megabytes * 1e6)
-    throw new Refusal(413, `This file has ${(file.size / 1e6).toFixed(1)} MB, more than the limit ` +
-      `of ${limits.megabytes} MB. Save the picture smaller and open it again.`);
-  return (await ask("pictures", { method: "POST", body: file })).json();
-}
-
-function open(file) {
-  return trying(async () => {
-    say("Looking at the picture …");
-    try {
-      const seen = await upload(file);
-      const bitmap = await createImageBitmap(file).catch(() => {
-        throw new Refusal(415, "This browser cannot show that picture. Open a JPEG, PNG or WebP file.");
-      });
-      picture?.bitmap.close();
-      picture = { bitmap, width: seen.width, height: seen.height, file, id: seen.id };
-    } catch (error) {
-      say("");
-      throw error;
-    }
-    boxes = new Boxes(picture.width, picture.height);
-    $("empty").hidden = true;
-    for (const id of ["canvas", "tools", "strength", "save"]) $(id).hidden = false;
-    $("stage").classList.add("filled");
-    fit();
-    canvas.focus({ preventScroll: true });
-    say(`${file.name}, ${picture.width} × ${picture.height}. Drag a box around a thing, or press N.`);
-  });
-}
-
-// The server holds few pictures; one that it let go is sent again.
-async function withPicture(job) {
-  try {
-    return await job(picture.id);
-  } catch (error) {
-    if (error.status !== 410) throw error;
-    picture.id = (await upload(picture.file)).id;
-    return job(picture.id);
-  }
-}
-
-// ---- masks ----
-
-function working(now) {
-  busy = now;
-  canvas.setAttribute("aria-busy", String(now));
-}
-
-// One request at a time; what changed meanwhile goes into the next one.
-async function refresh() {
-  redraw();
-  if (busy || !picture) return;
-  working(true);
-  try {
-    for (let old; (old = boxes.all.filter((box) => box.seen !== box.version)).length;) {
-      const now = picture, asked = old.map((box) => ({ box, version: box.version, xyxy: box.xyxy }));
-      const response = await withPicture((id) =>
-        post(`pictures/${id}/masks`, { boxes: asked.map(({ xyxy }) => xyxy) }));
-      const { objects } = await response.json();
-      if (picture !== now) continue;
-      asked.forEach(({ box, version }, index) => {
-        box.seen = version;
-        box.score = objects[index].score;
-        box.mask = paint(objects[index].segmentation, box.number);
-      });
-      complain("");
-      redraw();
-      announce();
-    }
-  } catch (error) {
-    for (const box of boxes.all) box.seen = box.version; // asked again once it changes
-    complain(error instanceof Refusal ? error.message : `This did not work: ${error.message}`);
-  } finally {
-    working(false);
-  }
-}
-
-function announce() {
-  const box = boxes.selected;
-  if (!box || drag) return;
-  const [x0, y0, x1, y1] = box.xyxy.map(Math.round);
-  const score = box.seen !== box.version ? "" :
-    box.mask ? `, mask ${Math.round(100 * box.score)} % sure` : ", no mask found";
-  say(`Box ${box.number}: ${x1 - x0} × ${y1 - y0} at ${x0}, ${y0}${score}.`);
-}
+let jobFile = null; // the name of the file that is put right
 
 // ---- showing ----
 
-const strength = () => Number($("opacity").value) / 100;
-
-function fit() {
-  if (!picture) return;
-  const tallest = Math.max(200, window.innerHeight * (window.innerWidth <= 760 ? 0.6 : 0.8));
-  view.fit(picture, $("stage").clientWidth, tallest);
-  redraw();
-}
+let due = false;
 
 function redraw() {
-  if (!picture) return;
-  view.draw(picture, boxes, strength());
-  list();
-}
-
-function list() {
-  const focused = document.activeElement?.dataset?.box;
-  const rows = boxes.all.map((box) => {
-    const row = document.createElement("li"), pick = document.createElement("button");
-    const dot = document.createElement("span"), size = document.createElement("span");
-    const drop = document.createElement("button");
-    const [x0, y0, x1, y1] = box.xyxy.map(Math.round);
-    pick.type = drop.type = "button";
-    pick.className = "pick";
-    pick.dataset.box = `pick ${box.number}`;
-    pick.setAttribute("aria-pressed", String(box === boxes.selected));
-    dot.className = "dot";
-    dot.style.background = `rgb(${colorOf(box.number).join()})`;
-    size.className = "size";
-    size.textContent = `${x1 - x0} × ${y1 - y0}` + (box.mask ? `, ${Math.round(100 * box.score)} %` : "");
-    pick.append(dot, `Box ${box.number}`, size);
-    pick.onclick = () => { boxes.selected = box; redraw(); announce(); };
-    drop.className = "drop";
-    drop.dataset.box = `drop ${box.number}`;
-    drop.textContent = "✕";
-    drop.setAttribute("aria-label", `Remove box ${box.number}`);
-    drop.onclick = () => remove(box);
-    row.append(pick, drop);
-    return row;
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    const entry = current();
+    if (entry) view.draw(entry, (box) => maskOf(entry, box), state.strength, page.coarse);
+    $("zoom").textContent = `${Math.round(100 * view.scale)} %`;
   });
-  $("list").replaceChildren(...rows);
-  if (focused) document.querySelector(`[data-box="${focused}"]`)?.focus();
-  $("hint").hidden = boxes.all.length > 0;
-  const ready = boxes.all.some((box) => box.mask);
-  for (const does of ["png", "overlay", "coco"]) button(does).disabled = !ready;
-  button("clear").disabled = !boxes.all.length;
 }
 
-const button = (does) => document.querySelector(`#tools [data-does=${does}], #save [data-does=${does}]`);
+const button = (does) => document.querySelectorAll(`[data-does=${does}]`);
 
-function remove(box) {
-  boxes.remove(box);
+function update() {
   redraw();
-  say(`Box ${box.number} removed, ${boxes.all.length} left.`);
-  if (document.activeElement === document.body) canvas.focus({ preventScroll: true });
+  list();
+  const entry = current(), boxes = entry?.boxes, any = Boolean(boxes?.all.length);
+  const able = {
+    undo: boxes?.past.length > 0, redo: boxes?.future.length > 0, clear: any, new: Boolean(entry), close: Boolean(entry),
+    back: state.at > 0, on: state.at < state.album.length - 1,
+  };
+  const ready = any && boxes.all.some((box) => maskOf(entry, box)?.shape);
+  const others = state.album.some((one) => one !== entry && (one.waiting || one.boxes?.all.length));
+  for (const does of ["png", "coco", "yolo", "copyCoco"]) able[does] = ready || others;
+  for (const does of ["overlay", "copyOverlay"]) able[does] = ready;
+  for (const [does, is] of Object.entries(able)) for (const one of button(does)) one.disabled = !is;
 }
+
+function announce() {
+  const entry = current(), box = entry?.boxes.selected;
+  if (!box || pointer.dragging()) return;
+  const [x0, y0, x1, y1] = box.xyxy.map(Math.round), score = scoreOf(maskOf(entry, box));
+  const name = box.label ? `Box ${box.number} (${box.label})` : `Box ${box.number}`;
+  say(`${name}: ${x1 - x0} × ${y1 - y0} at ${x0}, ${y0}${score && `, ${score}`}.`);
+}
+
+// Something moves; no step has ended yet.
+function changed() {
+  update();
+  refresh(answered);
+}
+
+function answered(entry) {
+  if (!pointer.dragging()) keep(entry);
+  update();
+  announce();
+}
+
+// A step has ended.
+async function done(key = null) {
+  const entry = current();
+  if (entry.boxes.commit(key)) retry(entry);
+  keep(entry);
+  update();
+  announce();
+  await refresh(answered);
+  if (jobFile && !isBusy() && !pointer.dragging()) await saveJob(entry, jobFile);
+}
+
+whenShown((entry) => {
+  for (const id of ["canvas", "corner"]) $(id).hidden = !entry;
+  $("empty").hidden = Boolean(entry);
+  $("place").textContent = state.album.length > 1 ? `${state.at + 1} / ${state.album.length}` : "";
+  $("file-name").textContent = entry?.name ?? "";
+  document.body.classList.toggle("working", Boolean(entry));
+  view.resize();
+  if (entry) {
+    view.show(entry);
+    if (document.activeElement === document.body) canvas.focus({ preventScroll: true });
+    if (entry.job !== null && entry.boxes.selected) view.reveal(entry.boxes.selected.xyxy);
+  } else say("");
+  changed();
+});
+
+// ---- what can be done ----
 
 function full() {
-  const most = limits?.boxes ?? 100, is = boxes.all.length >= most;
+  const most = state.about?.limits.boxes ?? 2000, is = current().boxes.all.length >= most;
   if (is) complain(`There are ${most} boxes, which is the limit. Remove one first.`);
   return is;
 }
 
-function newBox() {
-  if (full()) return;
-  const { width, height } = picture;
-  boxes.add([width / 3, height / 3, (2 * width) / 3, (2 * height) / 3]);
-  refresh();
-  announce();
-}
+const lastLabel = () => current().boxes.selected?.label ?? "";
 
-// ---- mouse, pen, touch ----
-
-const reach = (event) => (event.pointerType === "touch" ? 22 : 9) / view.scale;
-
-canvas.addEventListener("pointerdown", (event) => {
-  if (event.button || !event.isPrimary || !picture) return;
-  event.preventDefault();
-  canvas.focus({ preventScroll: true });
-  canvas.setPointerCapture(event.pointerId);
-  const [x, y] = view.position(event), box = boxes.selected;
-  const held = box && grip(box, x, y, reach(event));
-  if (held === "edge") drag = { kind: "move", box, from: [x, y] };
-  else if (held) drag = { kind: "corner", box, fixed: held.fixed };
-  else drag = { kind: "new", box: null, fixed: [x, y], start: [event.clientX, event.clientY] };
-});
-
-canvas.addEventListener("pointermove", (event) => {
-  if (!picture) return;
-  const [x, y] = view.position(event);
-  if (!drag) {
-    const held = boxes.selected && grip(boxes.selected, x, y, reach(event));
-    canvas.style.cursor = held === "edge" ? "move" : held ? "nwse-resize" : "crosshair";
-    return;
-  }
-  if (!event.isPrimary) return;
-  if (drag.kind === "move") {
-    boxes.moveBy(drag.box, x - drag.from[0], y - drag.from[1]);
-    drag.from = [x, y];
-  } else if (drag.box) {
-    boxes.set(drag.box, [...drag.fixed, x, y]);
-  } else if (Math.hypot(event.clientX - drag.start[0], event.clientY - drag.start[1]) > 4) {
+const page = {
+  view, redraw, changed, full, coarse: matchMedia("(pointer: coarse)").matches,
+  space: () => keys.space(),
+  add(xyxy) { return current().boxes.add(xyxy, { label: lastLabel() }); },
+  finished(moved) {
+    if (moved) done();
+    else {
+      update();
+      announce();
+    }
+  },
+  newBox() {
     if (full()) return;
-    drag.box = boxes.add([...drag.fixed, x, y]);
-  } else {
-    return;
-  }
-  refresh();
-});
-
-function release(event) {
-  if (!drag || !event.isPrimary) return;
-  const { kind, box } = drag;
-  drag = null;
-  if (kind === "new" && !box) {
-    boxes.selected = event.type === "pointerup" ? boxes.at(...view.position(event)) : boxes.selected;
-    redraw();
-  } else {
-    refresh();
-  }
-  announce();
-}
-canvas.addEventListener("pointerup", release);
-canvas.addEventListener("pointercancel", release);
-
-// ---- keys ----
-
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-
-canvas.addEventListener("keydown", (event) => {
-  if (!picture || event.ctrlKey || event.metaKey) return;
-  const box = boxes.selected, arrow = ARROWS[event.key];
-  if (arrow && box) {
-    const step = event.altKey ? 1 : Math.max(1, Math.round(Math.max(picture.width, picture.height) / 100));
-    const move = event.shiftKey ? "growBy" : "moveBy";
-    boxes[move](box, arrow[0] * step, arrow[1] * step);
-    refresh();
+    const { boxes } = current();
+    boxes.add(boxes.free(view.shown()), { label: lastLabel() });
+    done();
+  },
+  arrow([dx, dy], fine, grow) {
+    const { boxes, width, height } = current(), box = boxes.selected;
+    if (!box) {
+      view.pan(-60 * dx, -60 * dy);
+      redraw();
+      return;
+    }
+    const step = fine ? 1 : Math.max(1, Math.round(Math.max(width, height) / 100));
+    boxes[grow ? "growBy" : "moveBy"](box, dx * step, dy * step);
+    view.reveal(boxes.selected.xyxy);
+    done(`${grow}${box.number}`);
+  },
+  pick(number) {
+    const { boxes } = current();
+    boxes.selected = boxes.get(number);
+    boxes.commit();
+    view.reveal(boxes.selected.xyxy);
+    update();
     announce();
-  } else if (event.key === "n" || event.key === "N") newBox();
-  else if (event.key === "]" || event.key === "[") {
-    boxes.step(event.key === "]" ? 1 : -1);
-    redraw();
-    announce();
-  } else if ((event.key === "Delete" || event.key === "Backspace") && box) remove(box);
-  else if (event.key === "Escape") {
+  },
+  step(by) {
+    const { boxes } = current();
+    boxes.step(by);
+    if (boxes.selected) page.pick(boxes.number);
+  },
+  none() {
+    const { boxes } = current();
+    if (pointer.dragging()) {
+      pointer.drop();
+      boxes.revert();
+      changed();
+      return;
+    }
     boxes.selected = null;
-    redraw();
+    update();
     say("No box selected.");
-  } else return;
-  event.preventDefault();
-});
+  },
+  remove(box) {
+    const { boxes } = current();
+    boxes.remove(box);
+    done();
+    say(`Box ${box.number} removed, ${boxes.all.length} left. Ctrl+Z brings it back.`);
+    if (document.activeElement === document.body) canvas.focus({ preventScroll: true });
+  },
+  name(label) {
+    const { boxes } = current();
+    if (!boxes.selected || boxes.selected.label === label) return;
+    boxes.change(boxes.selected, { label });
+    learnClass(label);
+    done();
+  },
+  undo() { travel("undo", "Undone"); },
+  redo() { travel("redo", "Done again"); },
+  zoom(by) {
+    view.zoom(by);
+    redraw();
+  },
+  fit() {
+    view.fit();
+    redraw();
+  },
+  go: (by) => trying(() => go(by)),
+  save: null,
+};
 
-// ---- files in and out ----
-
-async function download(does) {
-  const stem = picture.file.name.replace(/\.[^.]*$/, "") || "picture";
-  const wanted = { boxes: boxes.all.map((box) => box.xyxy), file_name: picture.file.name };
-  if (does === "overlay") {
-    const drawn = overlay(picture, boxes, strength());
-    save(await new Promise((done) => drawn.toBlob(done, "image/png")), `${stem}_overlay.png`);
+function travel(which, said) {
+  const entry = current();
+  if (!entry.boxes[which]()) {
+    say(which === "undo" ? "There is nothing to undo." : "There is nothing to do again.");
     return;
   }
-  const [path, name] = does === "coco" ? ["coco.json", `${stem}_coco.json`] : ["masks.png", `${stem}_masks.png`];
-  const response = await withPicture((id) => post(`pictures/${id}/${path}`, wanted));
-  save(await response.blob(), name);
+  done();
+  say(`${said}: ${entry.boxes.all.length} boxes.`);
 }
 
-function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  say(`${name} saved.`);
+const pointer = wirePointer(page), keys = wireKeys(page);
+wireList({
+  pick: page.pick,
+  drop: (number) => page.remove(current().boxes.get(number)),
+  name: page.name,
+});
+
+// Pictures, or boxes for those that are open, or both.
+function take(files) {
+  const pictures = files.filter((file) => !isBoxFile(file) && !file.name.startsWith("."));
+  const boxFiles = files.filter(isBoxFile);
+  return trying(async () => {
+    await started;
+    if (pictures.length) await openFiles(pictures);
+    if (!boxFiles.length) return;
+    const count = await loadBoxes(boxFiles);
+    for (const entry of state.album) if (entry.boxes) keep(entry);
+    update();
+    await refresh(answered);
+    say(`${count.boxes} boxes loaded for ${count.pictures} picture${count.pictures > 1 ? "s" : ""}.`);
+  });
 }
 
 const DOES = {
   open: () => $("file").click(),
+  folder: () => $("folder").click(),
+  load: () => $("boxes").click(),
   example: () => trying(async () => {
-    const blob = await (await ask("example.png")).blob();
-    await open(new File([blob], "example.png", { type: "image/png" }));
+    await started;
+    const { file_name: name, boxes } = state.about.example;
+    const blob = await (await ask("example.jpg")).blob();
+    await openFiles([new File([blob], name, { type: "image/jpeg" })]);
+    const entry = current();
+    if (!entry.boxes.all.length) {
+      for (const { xyxy, label } of boxes) {
+        entry.boxes.add(xyxy, { label });
+        learnClass(label);
+      }
+      await done();
+    }
   }),
-  new: () => { newBox(); canvas.focus({ preventScroll: true }); },
+  new: () => { page.newBox(); canvas.focus({ preventScroll: true }); },
   clear: () => {
-    boxes = new Boxes(picture.width, picture.height);
-    redraw();
-    say("All boxes removed.");
+    const { boxes } = current(), count = boxes.all.length;
+    boxes.clear();
+    done();
+    say(`${count} boxes removed. Ctrl+Z brings them back.`);
   },
-  png: () => trying(() => download("png")),
-  overlay: () => trying(() => download("overlay")),
-  coco: () => trying(() => download("coco")),
+  close: () => trying(close),
+  undo: page.undo, redo: page.redo, fit: page.fit,
+  back: () => page.go(-1), on: () => page.go(1),
+  closer: () => page.zoom(1.25), further: () => page.zoom(0.8),
+  own: () => { $("threshold").value = Math.round(100 * state.about.threshold); $("threshold").dispatchEvent(new Event("input")); },
+  ...Object.fromEntries(Object.entries(downloads).map(([name, job]) => [name, () => trying(job)])),
 };
 
 for (const element of document.querySelectorAll("[data-does]"))
   element.addEventListener("click", () => DOES[element.dataset.does]());
 
-$("file").addEventListener("change", () => {
-  const [file] = $("file").files;
-  $("file").value = "";
-  if (file) open(file);
+for (const id of ["file", "folder", "boxes"]) $(id).addEventListener("change", () => {
+  const files = [...$(id).files];
+  $(id).value = "";
+  if (files.length) take(id === "folder" ? files.filter((file) => PICTURE.test(file.name) || isBoxFile(file)) : files);
 });
-$("opacity").addEventListener("input", redraw);
+const PICTURE = /\.(jpe?g|png|webp|bmp|gif|tiff?|jp2|avif|hei[cf])$/i;
+
+$("opacity").addEventListener("input", () => {
+  state.strength = Number($("opacity").value) / 100;
+  remember();
+  redraw();
+});
+$("threshold").addEventListener("input", () => {
+  const own = state.about.threshold, value = Number($("threshold").value) / 100;
+  state.threshold = Math.abs(value - own) < 0.006 ? own : value;
+  $("threshold-value").textContent = state.threshold.toFixed(2);
+  remember();
+  if (current()) changed();
+});
+
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   $("stage").classList.add("over");
@@ -351,19 +285,36 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   $("stage").classList.remove("over");
-  const [file] = event.dataTransfer.files;
-  if (file) open(file);
+  const files = [...event.dataTransfer.files];
+  if (files.length) take(files);
 });
 document.addEventListener("paste", (event) => {
-  const [file] = event.clipboardData?.files ?? [];
-  if (file) open(file);
+  const files = [...event.clipboardData?.files ?? []];
+  if (files.length) take(files);
 });
-window.addEventListener("resize", fit);
+new ResizeObserver(() => { view.resize(); redraw(); }).observe($("stage"));
 
-trying(async () => {
-  const about = await (await ask("about")).json();
-  limits = about.limits;
-  $("model").textContent = about.model && `model: ${about.model}`;
+const started = trying(async () => {
+  state.about = await (await ask("about")).json();
+  const { model, limits, threshold, job } = state.about;
+  recall(threshold);
+  $("model").textContent = model && `model: ${model}`;
   $("limits").textContent =
-    `JPEG, PNG, WebP, BMP or GIF, up to ${limits.megabytes} MB and ${limits.megapixels} million pixels.`;
+    `JPEG, PNG, WebP, TIFF, BMP or GIF, up to ${limits.megabytes} MB and ${limits.megapixels} million pixels.`;
+  $("opacity").value = 100 * state.strength;
+  $("threshold").value = Math.round(100 * state.threshold);
+  $("threshold-value").textContent = state.threshold.toFixed(2);
+  update();
+  if (job) {
+    const { pictures, file } = await jobPictures();
+    jobFile = file;
+    document.body.classList.add("job");
+    $("job").textContent = `Changes are saved in ${file}.`;
+    page.save = () => saveJob(current(), file);
+    state.album = pictures.map(({ file_name: name }, number) => entryOf(name, null, { job: number }));
+    await show(0);
+  } else {
+    await restore();
+    tidy();
+  }
 });

@@ -1,74 +1,161 @@
-// The boxes of a picture: plain data and geometry, in picture pixels.
+// The boxes of a picture and their history: plain records that are replaced, never changed.
 
 export const LEAST = 2; // a box has at least this many pixels a side
+const STEPS = 200; // that can be undone
 
+// A box: {number, xyxy, label, id, given}: pixels; a class name or ""; the id and the mask that it
+// has in a file, the mask as long as the box is not touched.
 export class Boxes {
-  constructor(width, height) {
+  constructor(width, height, kept) {
     this.width = width;
     this.height = height;
-    this.all = []; // {number, xyxy, version, mask}
-    this.selected = null;
-    this.made = 0;
+    this.all = kept?.all ?? [];
+    this.number = kept?.number ?? null; // of the selected one
+    this.past = kept?.past ?? [];
+    this.future = kept?.future ?? [];
+    this.mark = { all: this.all, number: this.number }; // what a step is counted from
+    this.last = { key: null, time: 0 };
   }
 
-  add(xyxy) {
-    const box = { number: ++this.made, xyxy: [0, 0, 0, 0], version: 0, mask: null, score: null };
-    this.all.push(box);
+  get selected() { return this.get(this.number); }
+
+  set selected(box) { this.number = box?.number ?? null; }
+
+  get(number) { return this.all.find((box) => box.number === number) ?? null; }
+
+  kept() {
+    return { all: this.all, number: this.number, past: this.past, future: this.future };
+  }
+
+  // ---- history ----
+
+  // Ends a step. Steps of the same key within a second are one: an arrow that is held down.
+  commit(key = null) {
+    if (this.all === this.mark.all) {
+      this.mark.number = this.number;
+      return false;
+    }
+    const now = Date.now();
+    if (!key || key !== this.last.key || now - this.last.time > 1000) {
+      this.past = [...this.past, this.mark].slice(-STEPS);
+      this.future = [];
+    }
+    this.last = { key, time: now };
+    this.mark = { all: this.all, number: this.number };
+    return true;
+  }
+
+  // Forgets what was done since the last step.
+  revert() { ({ all: this.all, number: this.number } = this.mark); }
+
+  undo() { return this.#travel("past", "future"); }
+
+  redo() { return this.#travel("future", "past"); }
+
+  #travel(from, to) {
+    if (!this[from].length) return false;
+    this[to] = [...this[to], this.mark];
+    this.mark = { ...this[from].at(-1) };
+    this[from] = this[from].slice(0, -1);
+    this.last = { key: null, time: 0 };
+    this.revert();
+    return true;
+  }
+
+  // ---- changes ----
+
+  add(xyxy, fields = {}) {
+    const number = 1 + Math.max(0, ...this.all.map((box) => box.number));
+    const box = { number, label: "", id: null, given: null, ...fields, xyxy: this.inside(xyxy) };
+    this.all = [...this.all, box];
     this.selected = box;
-    this.set(box, xyxy);
     return box;
   }
 
   remove(box) {
-    const index = this.all.indexOf(box);
-    this.all.splice(index, 1);
-    if (this.selected === box) this.selected = this.all[Math.min(index, this.all.length - 1)] ?? null;
+    const index = this.all.findIndex(({ number }) => number === box.number);
+    this.all = this.all.filter(({ number }) => number !== box.number);
+    if (this.number === box.number) this.selected = this.all[Math.min(index, this.all.length - 1)];
+  }
+
+  clear() {
+    this.all = [];
+    this.number = null;
+  }
+
+  change(box, fields) {
+    const now = { ...box, ...fields };
+    this.all = this.all.map((one) => (one.number === box.number ? now : one));
+    return now;
   }
 
   // Edges in any order become a box within the picture.
-  set(box, [x0, y0, x1, y1]) {
+  set(box, xyxy) {
+    const inside = this.inside(xyxy);
+    return inside.every((v, i) => v === box.xyxy[i]) ? box
+      : this.change(box, { xyxy: inside, given: null });
+  }
+
+  inside([x0, y0, x1, y1]) {
     const [left, right] = span(x0, x1, this.width), [top, bottom] = span(y0, y1, this.height);
-    box.xyxy = [left, top, right, bottom];
-    box.version += 1;
+    return [left, top, right, bottom];
   }
 
   moveBy(box, dx, dy) {
     const [x0, y0, x1, y1] = box.xyxy;
     const x = clamp(dx, -x0, this.width - x1), y = clamp(dy, -y0, this.height - y1);
-    this.set(box, [x0 + x, y0 + y, x1 + x, y1 + y]);
+    return this.set(box, [x0 + x, y0 + y, x1 + x, y1 + y]);
   }
 
   // Moves the right and bottom edges.
   growBy(box, dx, dy) {
     const [x0, y0, x1, y1] = box.xyxy;
     const least = (low, high) => Math.max(low + LEAST, high);
-    this.set(box, [x0, y0, least(x0, x1 + dx), least(y0, y1 + dy)]);
+    return this.set(box, [x0, y0, least(x0, x1 + dx), least(y0, y1 + dy)]);
   }
 
   step(by) {
     if (!this.all.length) return;
-    const index = this.all.indexOf(this.selected);
+    const index = this.all.findIndex(({ number }) => number === this.number);
     const from = index < 0 && by < 0 ? 0 : index;
     this.selected = this.all[(from + by + this.all.length) % this.all.length];
   }
 
-  // The smallest box that holds the point.
+  // A third of a window (xyxy) in its middle, or beside it: never where a box already is.
+  free([x0, y0, x1, y1]) {
+    const width = (x1 - x0) / 3, height = (y1 - y0) / 3, near = Math.min(width, height) / 16;
+    for (let ring = 0; ring < 60; ring++)
+      for (const [right, down] of ring ? AROUND : [[0, 0]]) {
+        const left = x0 + width * (1 + (ring * right) / 7), top = y0 + height * (1 + (ring * down) / 7);
+        const box = this.inside([left, top, left + width, top + height]);
+        const taken = this.all.some(({ xyxy }) => xyxy.every((v, i) => Math.abs(v - box[i]) < near));
+        if (!taken && box[2] - box[0] > width / 2 && box[3] - box[1] > height / 2) return box;
+      }
+    const at = this.all.length % 97; // a full picture: smaller and smaller ones
+    return this.inside([x0 + at, y0 + at, x0 + at + width / 2, y0 + at + height / 2]);
+  }
+
+  // The smallest box that holds the point; of several the one after the selected.
   at(x, y) {
     const holding = this.all.filter(({ xyxy: [x0, y0, x1, y1] }) =>
-      x >= x0 && x <= x1 && y >= y0 && y <= y1);
-    return holding.sort((a, b) => area(a) - area(b))[0] ?? null;
+      x >= x0 && x <= x1 && y >= y0 && y <= y1).sort((a, b) => area(a) - area(b));
+    const index = holding.findIndex(({ number }) => number === this.number);
+    return holding[(index + 1) % holding.length] ?? null;
   }
 }
 
-// What of a box lies within `reach` of a point: a corner {fixed: [x, y]}, "edge", or null.
+const AROUND = [[1, 1], [-1, -1], [1, -1], [-1, 1], [1, 0], [0, 1], [-1, 0], [0, -1]];
+
+// Which edges of a box lie within `reach` of a point: [left, top, right, bottom] as booleans, or
+// null. Two are a corner.
 export function grip(box, x, y, reach) {
   const [x0, y0, x1, y1] = box.xyxy;
-  for (const [cx, cy, fx, fy] of [[x0, y0, x1, y1], [x1, y0, x0, y1], [x0, y1, x1, y0], [x1, y1, x0, y0]])
-    if (Math.hypot(cx - x, cy - y) <= reach) return { fixed: [fx, fy] };
-  const within = (v, low, high) => v >= low - reach && v <= high + reach;
-  const near = (v, edges) => edges.some((edge) => Math.abs(v - edge) <= reach * 0.7);
-  const onEdge = (near(x, [x0, x1]) && within(y, y0, y1)) || (near(y, [y0, y1]) && within(x, x0, x1));
-  return onEdge ? "edge" : null;
+  if (x < x0 - reach || x > x1 + reach || y < y0 - reach || y > y1 + reach) return null;
+  const near = (v, edge, side) => Math.abs(v - edge) <= Math.min(reach, Math.max(reach / 2, side / 4));
+  const held = [near(x, x0, x1 - x0), near(y, y0, y1 - y0), near(x, x1, x1 - x0), near(y, y1, y1 - y0)];
+  if (held[0] && held[2]) held[x < (x0 + x1) / 2 ? 2 : 0] = false;
+  if (held[1] && held[3]) held[y < (y0 + y1) / 2 ? 3 : 1] = false;
+  return held.some(Boolean) ? held : null;
 }
 
 function span(a, b, limit) {

@@ -1,71 +1,88 @@
-// COCO's compressed run lengths, as pictures to lay over the page's own.
+// The masks of boxes: asked of the server, kept as long as a step of the history needs them.
 
-const COLORS = [ // distinct for most kinds of colour vision
-  [230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66],
-  [0, 114, 178], [213, 94, 0], [204, 121, 167], [148, 103, 189],
-];
+import { trace } from "./outline.js";
+import { post, withPicture } from "./server.js";
+import { $, complain, current, Refusal, state } from "./state.js";
 
-export const colorOf = (number) => COLORS[(number - 1) % COLORS.length];
+const AT_ONCE = 64; // boxes in one request
+const KEPT = 600; // masks of a picture, beyond which those of no step go
 
-// Run lengths, zeros first, down one column after the other.
-export function runs(text) {
-  const counts = [];
-  for (let at = 0; at < text.length;) {
-    let value = 0, shift = 0, more = true;
-    while (more) {
-      const bits = text.charCodeAt(at++) - 48;
-      value |= (bits & 31) << shift;
-      more = (bits & 32) !== 0;
-      shift += 5;
-      if (!more && bits & 16) value |= -1 << shift;
+let busy = false;
+
+const keyOf = (box) => `${box.xyxy} ${state.threshold}`;
+
+// {segmentation, iou, score, shape} or null while there is none.
+export function maskOf(entry, box) {
+  const mask = box.given ?? entry.masks.get(keyOf(box)) ?? null;
+  if (mask && mask.shape === undefined) // not enumerable: paths cannot be stored
+    Object.defineProperty(mask, "shape", { value: trace(mask.segmentation) });
+  return mask;
+}
+
+export function scoreOf(mask) {
+  if (!mask) return "";
+  if (!mask.shape) return "no mask found";
+  if (mask.iou != null) return `IoU ${mask.iou.toFixed(2)} expected`;
+  return mask.score == null ? "mask of the file" : `${Math.round(100 * mask.score)} % sure`;
+}
+
+const missing = (entry) => entry.boxes.all.filter((box) =>
+  !box.given && !entry.masks.has(keyOf(box)) && !entry.failed.has(keyOf(box)));
+
+// The masks that are still missing; `seen` is told after each answer.
+export async function fetchMasks(entry, seen = () => {}) {
+  for (let wanted; (wanted = missing(entry)).length;) {
+    wanted.sort((a, b) => (b.number === entry.boxes.number) - (a.number === entry.boxes.number));
+    const asked = wanted.slice(0, AT_ONCE), keys = asked.map(keyOf);
+    try {
+      const response = await withPicture(entry, (id) => post(`pictures/${id}/masks`,
+        { boxes: asked.map(({ xyxy }) => xyxy), threshold: state.threshold }));
+      const { objects } = await response.json();
+      objects.forEach(({ segmentation, iou, score }, index) =>
+        entry.masks.set(keys[index], { segmentation, iou, score }));
+    } catch (error) {
+      keys.forEach((key) => entry.failed.add(key)); // asked again once the box changes
+      throw error;
     }
-    counts.push(counts.length > 2 ? value + counts[counts.length - 2] : value);
+    forget(entry);
+    seen();
   }
-  return counts;
 }
 
-// The mask as {left, top, canvas}: its fill at half strength is up to the one who draws it, its
-// outline is opaque. Only the rectangle that the mask covers is kept.
-export function paint({ size: [height], counts: text }, number) {
-  const counts = runs(text), spans = [];
-  let position = 0, top = height, bottom = -1, left = Infinity, right = -1;
-  counts.forEach((count, index) => {
-    if (index % 2 && count) {
-      for (let start = position; start < position + count;) {
-        const column = Math.floor(start / height), end = Math.min(position + count, (column + 1) * height);
-        const from = start - column * height, to = end - column * height;
-        spans.push([column, from, to]);
-        left = Math.min(left, column);
-        right = Math.max(right, column);
-        top = Math.min(top, from);
-        bottom = Math.max(bottom, to - 1);
-        start = end;
-      }
-    }
-    position += count;
-  });
-  if (right < 0) return null;
-  const width = right - left + 1, rows = bottom - top + 1;
-  const inside = new Uint8Array(width * rows);
-  for (const [column, from, to] of spans)
-    for (let row = from; row < to; row++) inside[(row - top) * width + column - left] = 1;
-  return {
-    left, top,
-    fill: picture(inside, width, rows, colorOf(number), () => true),
-    outline: picture(inside, width, rows, colorOf(number), (x, y, i) =>
-      x === 0 || y === 0 || x === width - 1 || y === rows - 1 ||
-      !inside[i - 1] || !inside[i + 1] || !inside[i - width] || !inside[i + width]),
-  };
+// One request at a time; what changed meanwhile goes into the next one.
+export async function refresh(seen) {
+  if (busy || !current()) return;
+  busy = true;
+  $("canvas").setAttribute("aria-busy", "true");
+  try {
+    for (let entry; (entry = current()) && missing(entry).length;)
+      await fetchMasks(entry, () => { complain(""); seen(entry); });
+  } catch (error) {
+    complain(error instanceof Refusal ? error.message : `This did not work: ${error.message}`);
+  } finally {
+    busy = false;
+    $("canvas").setAttribute("aria-busy", "false");
+  }
 }
 
-function picture(inside, width, height, [red, green, blue], keeps) {
-  const canvas = document.createElement("canvas");
-  canvas.width = width;
-  canvas.height = height;
-  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
-  for (let y = 0, i = 0; y < height; y++)
-    for (let x = 0; x < width; x++, i++)
-      if (inside[i] && keeps(x, y, i)) image.data.set([red, green, blue, 255], 4 * i);
-  context.putImageData(image, 0, 0);
-  return canvas;
+export const isBusy = () => busy;
+
+// Once an answer came after all, boxes that failed may be asked about again.
+export const retry = (entry) => entry.failed.clear();
+
+function forget(entry) {
+  if (entry.masks.size <= KEPT) return;
+  const { all, past, future } = entry.boxes;
+  const used = new Set([{ all }, ...past, ...future].flatMap((step) => step.all.map(keyOf)));
+  for (const key of entry.masks.keys()) {
+    if (entry.masks.size <= KEPT) break;
+    if (!used.has(key)) entry.masks.delete(key);
+  }
+}
+
+// Those of the boxes as they are now, to be stored.
+export function keptMasks(entry) {
+  const used = new Set(entry.boxes.all.map(keyOf));
+  return [...entry.masks].filter(([key]) => used.has(key))
+    .map(([key, { segmentation, iou, score }]) => [key, { segmentation, iou, score }]);
 }
