@@ -1,5 +1,7 @@
-# Everything runs in .venv, which the first target that needs it makes. PYTHON chooses the interpreter.
-PYTHON ?= python3.11
+# Everything runs in .venv, which the first target that needs it makes. PYTHON chooses the
+# interpreter; left alone, it is the first of Python 3.11 to 3.14 that this machine can start.
+PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13 3.14,$(shell \
+	python$(v) -c 'print("python$(v)")' 2>/dev/null)))
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -9,13 +11,15 @@ SEED ?= 1
 export HYDRA_FULL_ERROR ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow lint bench overfit kill-resume reference fuzz test-tpu clean
+.PHONY: help install train test test-slow lint bench lite lite-gpu overfit kill-resume reference fuzz test-tpu docs clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## Make .venv with the versions that the tests ran with.
 $(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo 'make: no Python 3.11 to 3.14 here: install one, or name it: make PYTHON=/path/to/python3'; exit 1; }
+	@echo "Installing into $(VENV): about 6 GB with CUDA's libraries, two to ten minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt -e '.[dev]'
 	@touch $@
@@ -37,6 +41,19 @@ lint: $(STAMP)  ## Style and types.
 
 bench: $(STAMP)  ## Speed figures, each with how it was measured.
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# A run that was stopped goes on where it was: its time counts on.
+MINUTES ?= 120
+lite: OUT ?= runs/lite
+lite: $(STAMP)  ## Train deepmac-lite on a CPU: make lite ROOT=COCO [MINUTES=120 OUT=runs/lite]
+	OMP_NUM_THREADS=1 $(BIN)/python train.py experiment=deepmac_lite trainer=cpu trainer.precision=bf16-mixed \
+	  data.root=$(abspath $(ROOT)) data.num_workers=1 $(call lite_run) $(ARGS)
+lite-gpu: MINUTES = 8
+lite-gpu: OUT ?= runs/lite_gpu
+lite-gpu: $(STAMP)  ## The same on one card in minutes: make lite-gpu ROOT=COCO [MINUTES=8 OUT=runs/lite_gpu]
+	$(BIN)/python train.py experiment=deepmac_lite_gpu data.root=$(abspath $(ROOT)) $(call lite_run) $(ARGS)
+lite_run = trainer.max_time=00:$(shell printf %02d:%02d $$(($(MINUTES) / 60)) $$(($(MINUTES) % 60))):00 \
+  hydra.run.dir=$(abspath $(OUT)) $(if $(wildcard $(OUT)/checkpoints/last.ckpt),ckpt_path=last)
 
 overfit: $(STAMP)  ## Learn eight real images by heart: make overfit ROOT=COCO
 	$(BIN)/python train.py experiment=voc_to_nonvoc_tiny debug=overfit data.root=$(ROOT) $(ARGS)
@@ -61,5 +78,9 @@ $(XLA)/.installed: pyproject.toml constraints-xla.txt
 	$(XLA)/bin/python -m pip install --quiet -c constraints-xla.txt -e '.[xla]' pytest hypothesis matplotlib
 	@touch $@
 
+docs: $(STAMP)  ## The documentation as a site in site/.
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:  ## Remove what the targets made.
-	rm -rf $(VENV) $(REFERENCE) $(XLA) runs build dist
+	rm -rf $(VENV) $(REFERENCE) $(XLA) runs build dist site

@@ -1,9 +1,12 @@
 """Train Deep-MAC with Hydra's command line: ``python train.py experiment=voc_to_nonvoc``."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
 from deepmac.cli import train
+from deepmac.lightning.overrides import prepared
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -13,4 +16,5 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = prepared(sys.argv[1:])
     main()

@@ -27,8 +27,9 @@ from deepmac.class_map import ClassMap
 from deepmac.data.annotations.locate import locate_coco
 from deepmac.data.images import read_image
 from deepmac.label.inference import STAGES, Stopwatch
-from deepmac.label.job import LabelSettings, label
+from deepmac.label.job import label
 from deepmac.label.network import box_probabilities
+from deepmac.label.settings import LabelSettings
 from deepmac.models.card import ModelCard
 from deepmac.models.files import build_model, load_model
 from deepmac.nn.backbones import IMAGENET
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 boxes=path,
                 out=Path(folder) / f"out{number}.json",
                 workers=options.workers,
-                trainer={"accelerator": "gpu" if device.type == "cuda" else "cpu"},
+                accelerator="gpu" if device.type == "cuda" else "cpu",
                 quiet=True,
             )
             started = time.perf_counter()

@@ -1,10 +1,11 @@
 """The Hydra tree: complete, typed, and one truth for both command lines."""
 
-import inspect
+import functools
 from dataclasses import fields
 
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
 from pytorch_lightning import Trainer
 
 from deepmac.errors import ConfigError
@@ -13,7 +14,7 @@ from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule, MaskRCNNLossWeights
 from deepmac.lightning.systems import SYSTEMS
-from deepmac.losses.criterion import LossOptions
+from deepmac.losses.options import LossOptions
 from deepmac.nn.deepmarc.mask_branch import ROI_MASK_HEADS
 from deepmac.nn.deepmarc.model import DeepMARC
 
@@ -25,8 +26,16 @@ def keys(name):
     return set(yaml.safe_load((config_tree() / name).read_text())) - {"defaults"}
 
 
+@functools.cache
+def signature(kind):
+    """Arguments and defaults as the command line sees them: the network's own among a module's."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(kind, "it", fail_untyped=False)
+    return parser.get_defaults().it.as_dict()
+
+
 def arguments(kind):
-    return set(inspect.signature(kind.__init__).parameters) - {"self"}
+    return set(signature(kind))
 
 
 @pytest.mark.parametrize(
@@ -51,12 +60,12 @@ def test_yaml__lists_exactly_the_constructors_arguments(file, kind):
 )
 def test_yaml__defaults_are_the_codes_defaults(file, module, losses):
     stored = yaml.safe_load((config_tree() / file).read_text())
-    signature = inspect.signature(module.__init__).parameters
+    defaults = signature(module)
     del stored["defaults"]
     for name, value in stored.items():
         if value == "???" or name == "losses":
             continue
-        assert value == signature[name].default, name
+        assert value == defaults[name], name
     assert stored["losses"] == {f.name: f.default for f in fields(losses)}
 
 
@@ -110,7 +119,7 @@ def test_mask_heads__every_choice_of_deepmarc_builds(name):
     settings = compose(["experiment=deepmarc_small", f"mask_head={name}"])[0].model
     assert settings.mask_size == (28 if name == "default" else 64)
     module = DeepMARCModule(**{**settings, "num_init_channels": 2, "weights": None})
-    assert isinstance(module.make_network(2, fresh=False), DeepMARC)
+    assert isinstance(module.make_network(2), DeepMARC)
 
 
 def test_custom__takes_either_system():

@@ -6,12 +6,13 @@ objects. Both doors end in :func:`deepmac.lightning.cli.run`.
 
 from __future__ import annotations
 
-import errno
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from deepmac.errors import ConfigError, UserError
+from deepmac.errors import ConfigError
+from deepmac.guard import guarded
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -40,6 +41,7 @@ split, trainer, callbacks, logger, debug), or from one flat file:
 """
 
 _TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+_GO_ON = " (or choose another hydra.run.dir), then go on with ckpt_path=last"
 _TOOLS = {
     "convert": "deepmac.convert",
     "label": "deepmac.label.command",
@@ -61,13 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command, rest = arguments[0], arguments[1:]
     if command in _TRAINER_COMMANDS:
-        return _mending(lambda: _trainer_command(command, rest))
+        return guarded(lambda: _trainer_command(command, rest), go_on=_GO_ON)
     if command == "check-data":
-        return _mending(lambda: _check_data(rest))
+        return guarded(lambda: _check_data(rest))
     if command in _TOOLS:
-        return _mending(lambda: _tool(command, rest))
+        return guarded(lambda: _tool(command, rest))
     known = ", ".join((*_TRAINER_COMMANDS, "check-data", *_TOOLS))
-    print(f"deepmac: no command {command!r}; there are {known}", file=sys.stderr)
+    close = get_close_matches(command, (*_TRAINER_COMMANDS, "check-data", *_TOOLS), 1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    print(f"deepmac: no command {command!r}; {meant}There are {known}", file=sys.stderr)
     return 2
 
 
@@ -94,7 +98,7 @@ def train(config: DictConfig) -> float | None:
         value.append(run("fit", flat, [], run_dir))
         return 0
 
-    code = _mending(job)
+    code = guarded(job, go_on=_GO_ON)
     if code:
         sys.exit(code)
     return value[0]
@@ -104,7 +108,9 @@ def _trainer_command(command: str, arguments: list[str]) -> int:
     """Words with a leading dash go to LightningCLI, the others to Hydra."""
     from deepmac.lightning.cli import run
     from deepmac.lightning.compose import compose, lightning_config, run_directory
+    from deepmac.lightning.going_on import remember_command
 
+    remember_command(["deepmac", command, *arguments])
     overrides, options = _sort(arguments)
     if any(option == "--config" or option.startswith(("--config=", "-c")) for option in options):
         if overrides:
@@ -162,22 +168,3 @@ def _sort(arguments: list[str]) -> tuple[list[str], list[str]]:
         else:
             overrides.append(word)
     return overrides, options
-
-
-def _mending(job: Callable[[], int]) -> int:
-    """Run ``job``; what a user can mend is said in one sentence, without a traceback."""
-    try:
-        return job()
-    except UserError as error:
-        print(f"deepmac: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        where = f" at {error.filename}" if error.filename else ""
-        print(
-            f"deepmac: cannot write{where}: {error.strerror}; make room or choose another "
-            "hydra.run.dir, then go on with ckpt_path=last",
-            file=sys.stderr,
-        )
-        return 1

@@ -18,7 +18,8 @@ SIZE = 64
 
 def _annotation(identity: int, image_id: int, **changes: Any) -> dict[str, Any]:
     entry = {"id": identity, "image_id": image_id, "category_id": 1, "bbox": [4, 4, 40, 40]}
-    polygons = [[4, 4, 44, 4, 44, 44, 4, 44]]
+    x, y, w, h = changes.get("bbox", entry["bbox"])
+    polygons = [[x, y, x + w, y, x + w, y + h, x + w / 2, y + h, x, y + h / 2]]
     return {**entry, "area": 1600, "segmentation": polygons, "iscrowd": 0, **changes}
 
 

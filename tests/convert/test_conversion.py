@@ -142,7 +142,7 @@ def test_convert__optimizer_state_is_left_out(tmp_path: Path, write_bundle: Writ
     (tmp_path / "source" / "pipeline.config").write_text(config)
     report = convert(prefix.parent, tmp_path / "out")
     assert not report.missing and not report.unused
-    assert load_model(tmp_path / "out").compat == "tf_latest"
+    assert load_model(tmp_path / "out").conventions.compat == "tf_latest"
 
 
 def test_convert__never_touches_what_exists(exported: Path, tmp_path: Path) -> None:

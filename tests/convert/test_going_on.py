@@ -61,7 +61,7 @@ def test_a_converted_checkpoint__trains_on_and_validates(
 
     before = load_model(folder)
     after = load_model(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert after.compat == "tf_release"
+    assert after.conventions.compat == "tf_release"
     assert card_of(after).class_map.names == tuple(shape.name for shape in SHAPES)
     moved = [
         not torch.equal(one, other)

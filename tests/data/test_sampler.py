@@ -46,7 +46,7 @@ def test_evaluation__every_image_comes_exactly_once_over_all_devices(
     batches = [list(part) for part in parts]
     assert [len(batch) for batch in batches] == [len(part) for part in parts]
     assert all(0 < len(keys) <= batch_size for batch in batches for keys in batch)
-    seen = [image for batch in batches for keys in batch for _, image in keys]
+    seen = [image for batch in batches for keys in batch for _, image, _ in keys]
     assert sorted(seen) == list(range(num_images))
 
 
@@ -56,11 +56,11 @@ def test_order__depends_on_seed_and_epoch_only():
     (other,) = samplers(50, 5, 1, seed=4)
     assert list(sampler) == list(again) == list(sampler)
     assert list(other) != list(sampler)
-    first = [image for keys in sampler for _, image in keys]
+    first = [image for keys in sampler for _, image, _ in keys]
     sampler.set_epoch(1)
     keys = [key for batch in sampler for key in batch]
-    assert {epoch for epoch, _ in keys} == {1}
-    assert [image for _, image in keys] != first
+    assert {epoch for epoch, _, _ in keys} == {1}
+    assert [image for _, image, _ in keys] != first
 
 
 def test_start_batch__skips_once():

@@ -111,6 +111,18 @@ def test_bad_data__stops_before_training(coco, folder, change, words, capsys, mo
         (["data.image_size=66"], "multiples of"),
         (["data.batch_size=100"], "batch"),
         (["ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
+        (["ckpt_path=best"], "best"),
+        (["data.batch_size=null"], "data.batch_size=null"),
+        (["model.mask_size=33"], "multiple of 2"),
+        (["model.num_init_channels=8192"], "GB"),
+        (["trainer.devices=abc"], "devices"),
+        (["trainer.accelerator=gpu"], "gpu"),
+        (["trainer.max_steps=-2"], "trainer.max_steps"),
+        (["trainer.limit_val_batches=2.5"], "trainer.limit_val_batches"),
+        (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches"),
+        (["trainer.callbacks=3"], "callbacks"),
+        (["callbacks.evaluate.init_args.max_detections=-1"], "max_detections"),
+        (["seed_everything=-1"], "seed_everything"),
     ],
 )
 def test_bad_settings__one_sentence(coco, folder, words, expected, capsys, monkeypatch):
@@ -123,6 +135,7 @@ def test_bad_settings__one_sentence(coco, folder, words, expected, capsys, monke
     assert code != 0
     assert expected in said, said
     assert "Traceback" not in said
+    assert len(said.splitlines()) == 1 and len(said) < 400
 
 
 def test_drop__leaves_bad_annotations_out_and_counts_them(coco, folder, capsys, monkeypatch):
@@ -147,6 +160,8 @@ def test_check_data__reports_and_exits_by_what_it_found(coco, folder, capsys, mo
 def test_unknown_command__names_the_known_ones(capsys):
     assert main(["fitt"]) == 2
     assert "fit" in capsys.readouterr().err
+    assert main(["lable"]) == 2
+    assert "did you mean label?" in capsys.readouterr().err
 
 
 def test_no_arguments__is_help_without_waiting(capsys):

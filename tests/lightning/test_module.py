@@ -75,7 +75,7 @@ def test_num_classes__that_disagrees_with_the_data_is_an_error():
 
 
 def test_mask_threshold__is_a_probability():
-    with pytest.raises(ConfigError, match=r"model.mask_threshold=1.5 lies between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"model.mask_threshold=1.5 is out of its range"):
         module(mask_threshold=1.5)
 
 

@@ -27,6 +27,18 @@ def test_schedule__an_endless_run_stays_at_the_peak():
     assert learning_rate_factor(49_000, **OFFICIAL, shape="constant") == 1.0
 
 
+def test_schedule__follows_the_clock_where_time_is_what_ends_the_run():
+    """An endless run of a given time: the cosine falls by the share that has gone by."""
+    endless = partial(
+        learning_rate_factor, total_steps=math.inf, warmup_steps=10, warmup_factor=0.1
+    )
+    assert endless(5, time_share=0.01) == pytest.approx(0.55)  # the warm-up counts steps
+    assert [endless(10_000, time_share=s) for s in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.5, 0])
+    both = partial(endless, total_steps=110)
+    assert both(60, time_share=0.1) == pytest.approx(0.5)  # whichever ends sooner
+    assert both(20, time_share=0.9) == endless(20, time_share=0.9)
+
+
 def test_against_tf__learning_rates(reference_file):
     reference = np.load(reference_file("misc.npz"))
     names = {name: reference[name] for name in reference.files if "lr" in name.lower()}
@@ -68,6 +80,7 @@ def test_learning_rate__follows_the_batch_over_all_devices_where_told(meant, sca
         world_size=8,
         max_steps=100,
         max_epochs=None,
+        callbacks=[],
         datamodule=SimpleNamespace(hparams={"batch_size": 4}),
     )
     groups = module.configure_optimizers()["optimizer"].param_groups

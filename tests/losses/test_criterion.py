@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from deepmac.losses.criterion import DeepMACCriterion, LossOptions, supervised_cells
+from deepmac.losses.criterion import DeepMACCriterion, supervised_cells
+from deepmac.losses.options import LossOptions
 from deepmac.nn.deepmac import StageOutput
 
 B, N, C, SIDE, S = 2, 3, 4, 16, 8
@@ -54,6 +55,14 @@ def test_loss__is_the_weighted_sum_of_its_named_parts(stages, logits, batch):
     assert set(losses) == {"loss", "heatmap", "size", "offset", "mask"}
     expected = losses["heatmap"] + 0.1 * losses["size"] + losses["offset"] + 5 * losses["mask"]
     assert torch.allclose(losses["loss"], expected)
+
+
+def test_without_a_detector__there_is_the_mask_loss_alone(stages, logits, batch):
+    alone = [stage._replace(heatmap=None, size=None, offset=None) for stage in stages]
+    losses = run(alone, logits, batch)
+    assert set(losses) == {"loss", "mask"}
+    assert losses["mask"] == run(stages, logits, batch)["mask"]
+    assert torch.allclose(losses["loss"], 5 * losses["mask"])
 
 
 def test_mask_loss__ignores_boxes_without_masks(stages, logits, batch):
@@ -135,7 +144,7 @@ def test_normalisation__averaging_replicas_equals_one_large_batch(stages, logits
     counts = {"valid": batch["valid"].sum(), "mask_valid": batch["mask_valid"].sum()}
     for i in range(B):
         part = {k: v[i : i + 1] for k, v in batch.items()}
-        criterion = DeepMACCriterion()
+        criterion = DeepMACCriterion(LossOptions())
         criterion.replicas = B
         own = [StageOutput(*(t[i : i + 1] for t in stage)) for stage in stages]
         answers = iter([counts["valid"].float(), *[counts["mask_valid"].float()] * 2])

@@ -15,14 +15,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from deepmac.data.original.soft_targets import original_mask_targets
 from deepmac.errors import ConfigError
-from deepmac.losses.augmented_view import (
-    View,
-    draw_view,
-    undo_view,
-    undo_view_of_crops,
-    view_boxes,
-    view_images,
-)
 from deepmac.losses.color import (
     color_consistency,
     color_similarity,
@@ -31,15 +23,30 @@ from deepmac.losses.color import (
     rgb_to_lab,
     same_label_probability,
 )
-from deepmac.losses.grids import (
-    alone_in_class,
-    inside_boxes,
+from deepmac.losses.criterion import DeepMACCriterion
+from deepmac.losses.grids import alone_in_class, inside_boxes
+from deepmac.losses.options import LossOptions, WeakLossOptions
+from deepmac.losses.original import (
+    OriginalCriterion,
+    OriginalSecondView,
+    OriginalWeakLosses,
     original_alone_in_class,
     original_inside_boxes,
+    original_lab_of_map,
 )
-from deepmac.losses.original import training_boxes, training_mask_logits
-from deepmac.losses.second_view import second_view
+from deepmac.losses.second_view import (
+    SecondView,
+    Teacher,
+    View,
+    draw_view,
+    undo_view,
+    undo_view_of_crops,
+    view_boxes,
+    view_images,
+)
+from deepmac.losses.training_masks import training_boxes, training_mask_logits
 from deepmac.losses.weak import (
+    WeakLosses,
     box_consistency,
     cross_entropy,
     dice,
@@ -47,20 +54,15 @@ from deepmac.losses.weak import (
     self_supervision,
     warmup,
 )
-from deepmac.losses.weak_criterion import (
-    Teacher,
-    WeakLossOptions,
-    cells_without_overlap,
-    teacher_of,
-    weak_losses,
-)
+from deepmac.nn.conventions import TF_LATEST
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.full_resolution import original_resize
+from deepmac.nn.roi_crop import corner_aligned_crop
 
 SIDE = 32
 IMAGE = torch.tensor([0.0, 0.0, SIDE, SIDE])
 LOG_2 = math.log(2)
-ALL_ON = WeakLossOptions(
+ALL_ON = LossOptions(
     box_consistency_weight=1.0,
     color_consistency_weight=1.0,
     self_supervision_weight=1.0,
@@ -132,9 +134,10 @@ def test_box_consistency__of_a_mask_that_spans_the_box_is_zero(normalization, ti
     for row in range(2, 7):
         diagonal[..., row, min(row - 1, 4)] = 1
     for mask in (inside, diagonal):
-        loss = box_consistency(
-            painted(mask), inside, normalization=normalization, tightness=tightness
+        options = WeakLossOptions(
+            box_consistency_normalization=normalization, box_consistency_tightness=tightness
         )
+        loss = WeakLosses(options).box_consistency(painted(mask), inside, {}, True)
         assert loss.item() < 1e-6
 
 
@@ -160,9 +163,10 @@ def test_tightness__is_not_met_by_foreground_beside_the_box() -> None:
     beside[..., 1:7, 5] = 1
     beside[..., 0, 1:3] = 1
     loose = box_consistency(painted(beside), inside)
-    tight = box_consistency(painted(beside), inside, tightness=True)
+    options = WeakLossOptions(box_consistency_tightness=True)
+    tight = WeakLosses(options).box_consistency(painted(beside), inside, {}, True)
     assert tight > loose + 10
-    hidden = box_consistency(painted(beside), inside, tightness=True, compat=True)
+    hidden = OriginalWeakLosses(options).box_consistency(painted(beside), inside, {}, True)
     assert hidden < tight  # a zero from outside hides every negative logit within
 
 
@@ -209,7 +213,7 @@ def test_lab_of_map__averages_cells() -> None:
     lightness = lab_of_map(images, 4)[0, 0, 0]
     quarter = rgb_to_lab(torch.full((1, 3, 1, 1), 0.25))[0, 0].item()
     assert lightness[0, 0].item() == pytest.approx(quarter, rel=1e-5)
-    assert lab_of_map(images, 4, compat=True)[0, 0, 0, 0, 0].item() == pytest.approx(100, abs=0.01)
+    assert original_lab_of_map(images, 4)[0, 0, 0, 0, 0].item() == pytest.approx(100, abs=0.01)
     assert lightness[1, 1].item() == pytest.approx(0, abs=1e-4)
     assert lab_of_crops(images, box(0, 0, 8, 8), 4).shape == (1, 1, 3, 4, 4)
 
@@ -249,21 +253,20 @@ def test_undo_view__inverts_flip_shift_and_scale_together() -> None:
     shown[..., :2, :] = shown[..., -2:, :] = 0
     assert shown.mean() > 0.3
     assert ((back - masks).abs() * shown).max() < 1e-4
-    slipped, _ = undo_view(view_images(masks, view, compat=True), view, compat=True)
+    seen = view_images(masks, view, crop=corner_aligned_crop)
+    slipped = OriginalSecondView(ALL_ON).undo(seen, masks, view, (SIDE, SIDE), True).logits
     assert ((slipped - masks).abs() * shown).max() > 0.3
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10_000))
 def test_view_boxes__move_with_the_pixels(seed: int) -> None:
-    view = draw_view(
-        2,
-        max_translation=0.15,
-        scale_min=1.0,
-        scale_max=1.3,
-        flip_probability=0.5,
-        generator=torch.Generator().manual_seed(seed),
+    options = WeakLossOptions(
+        self_supervision_max_translation=0.15,
+        self_supervision_scale_max=1.3,
+        self_supervision_flip_probability=0.5,
     )
+    view = draw_view(options, 2, torch.Generator().manual_seed(seed))
     boxes = box(10, 12, 20, 18).expand(2, 1, 4)
     image = inside_boxes(boxes, IMAGE, (SIDE, SIDE))
     moved = view_boxes(boxes, view, (SIDE, SIDE))
@@ -289,8 +292,12 @@ def test_undo_view_of_crops__only_flips_and_knows_what_was_hidden() -> None:
 
 
 @pytest.mark.parametrize("full_resolution", [False, True])
-@pytest.mark.parametrize("compat", [None, "tf_latest"])
-def test_second_view__that_changes_nothing_finds_the_same_masks(full_resolution, compat) -> None:
+@pytest.mark.parametrize(
+    ("compat", "kind"), [(None, SecondView), ("tf_latest", OriginalSecondView)]
+)
+def test_second_view__that_changes_nothing_finds_the_same_masks(
+    full_resolution, compat, kind
+) -> None:
     torch.manual_seed(0)
     network = DeepMAC(
         num_classes=3,
@@ -303,7 +310,7 @@ def test_second_view__that_changes_nothing_finds_the_same_masks(full_resolution,
         compat=compat,
     ).eval()
     batch = random_batch()
-    teachers = second_view(network, batch, ALL_ON)
+    teachers = kind(ALL_ON).teachers(network, batch)
     with torch.no_grad():
         for stage, teacher in zip(network(batch["images"]), teachers, strict=True):
             boxes = training_boxes(network, batch)
@@ -311,7 +318,7 @@ def test_second_view__that_changes_nothing_finds_the_same_masks(full_resolution,
             assert torch.allclose(teacher.logits, own, atol=1e-3 * own.abs().max().item())
             assert teacher.seen[batch["valid"]].min() == 1
     assert not teachers[0].logits.requires_grad
-    assert len(second_view(network, batch, ALL_ON, only_last_stage=True)) == 1
+    assert len(kind(ALL_ON).teachers(network, batch, only_last_stage=True)) == 1
 
 
 # Points, overlaps, warm-up.
@@ -325,7 +332,7 @@ def test_point_supervision__counts_only_points_that_exist_in_the_frame() -> None
     frame = box(0, 0, 8, 8)
     loss = point_supervision(logits, points, labels, frame)
     assert loss.item() == pytest.approx(10, rel=1e-4)
-    loss = point_supervision(logits, points, labels, frame, compat=True)
+    loss = OriginalWeakLosses(ALL_ON).point_supervision(logits, points, labels, frame)
     assert loss.item() == pytest.approx(10, rel=1e-4)  # (0 + 20 + 0 + 20) / 4
     moved = point_supervision(logits, points + 3, labels, frame + 3)
     assert moved.item() == pytest.approx(10, rel=1e-4)
@@ -341,8 +348,8 @@ def test_overlap_of_one_class__carries_no_mask_loss() -> None:
     logits = torch.full((1, 3, 4, 4), 20.0)
     targets = torch.ones(1, 3, 4, 4)
     targets[0, 0, 2:, 2:] = 0
-    assert cross_entropy(logits, targets, counted, compat=False).max() < 1e-6
-    kept = cross_entropy(logits, targets, counted, compat=True)
+    assert cross_entropy(logits, targets, counted).max() < 1e-6
+    kept = OriginalCriterion(LossOptions(), TF_LATEST)._masked_loss(logits, targets, counted)
     assert kept[0].tolist() == pytest.approx([LOG_2 / 4, LOG_2 / 4, 0], abs=1e-6)
 
 
@@ -361,38 +368,36 @@ def test_warmup__rises_once_and_is_off_without_steps() -> None:
 
 
 @pytest.mark.parametrize("full_resolution", [False, True])
-@pytest.mark.parametrize("compat", [False, True])
-def test_weak_losses__are_finite_with_gradients_even_in_padding(full_resolution, compat) -> None:
+@pytest.mark.parametrize("original", [False, True])
+def test_weak_losses__are_finite_with_gradients_even_in_padding(full_resolution, original) -> None:
+    criterion = OriginalCriterion(ALL_ON, TF_LATEST) if original else DeepMACCriterion(ALL_ON)
     batch = random_batch()
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(2, 3, 8, 8, generator=generator).requires_grad_()
-    view = ALL_ON.draw_view(2)
-    teacher = teacher_of(
+    view = draw_view(ALL_ON, 2)
+    teacher = criterion.second_view.undo(
         torch.randn(2, 3, 8, 8, generator=generator),
         view_boxes(batch["boxes"], view, (SIDE, SIDE)),
         view,
         (SIDE, SIDE),
-        full_resolution=full_resolution,
-        compat=compat,
+        full_resolution,
     )
-    losses = weak_losses(
-        ALL_ON, logits, batch, full_resolution=full_resolution, stride=4, teacher=teacher,
-        compat=compat, step=5,
-    )  # fmt: skip
+    losses = criterion.weak(
+        logits, batch, full_resolution=full_resolution, stride=4, teacher=teacher, step=5
+    )
     assert set(losses) == set(ALL_ON.weak_weights())
     total = torch.stack(list(losses.values()))
     assert total.shape == (4, 2, 3) and total.isfinite().all()
     total.sum().backward()
     assert logits.grad is not None and logits.grad.isfinite().all()
-    counted = cells_without_overlap(batch, (8, 8), full_resolution=full_resolution, compat=compat)
+    counted = criterion.weak.alone(batch, (8, 8), full_resolution)
     assert counted.shape == (2, 3, 8, 8)
 
 
 def test_weak_losses__without_weights_are_none() -> None:
     logits = torch.zeros(2, 3, 8, 8)
-    assert not weak_losses(
-        WeakLossOptions(), logits, random_batch(), full_resolution=False, stride=4
-    )
+    none = WeakLosses(WeakLossOptions())
+    assert not none(logits, random_batch(), full_resolution=False, stride=4)
 
 
 def test_weak_losses__rise_with_the_step() -> None:
@@ -400,9 +405,10 @@ def test_weak_losses__rise_with_the_step() -> None:
     logits = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
     def at(step: int | None) -> torch.Tensor:
-        return weak_losses(
-            options, logits, random_batch(), full_resolution=False, stride=4, step=step
-        )["color_consistency"]
+        losses = WeakLosses(options)(
+            logits, random_batch(), full_resolution=False, stride=4, step=step
+        )
+        return losses["color_consistency"]
 
     assert at(0).abs().max() == 0
     assert torch.allclose(at(5) * 2, at(None))
@@ -412,7 +418,7 @@ def test_weak_losses__say_that_points_are_missing() -> None:
     batch = random_batch()
     del batch["points"]
     with pytest.raises(ConfigError, match="point_supervision_weight"):
-        weak_losses(ALL_ON, torch.zeros(2, 3, 8, 8), batch, full_resolution=False, stride=4)
+        WeakLosses(ALL_ON)(torch.zeros(2, 3, 8, 8), batch, full_resolution=False, stride=4)
 
 
 def test_weak_losses__never_depend_on_values_for_their_shapes() -> None:
@@ -421,8 +427,8 @@ def test_weak_losses__never_depend_on_values_for_their_shapes() -> None:
 
     def run(batch, logits, full_resolution):
         teacher = Teacher(-logits, torch.ones_like(logits))
-        return weak_losses(
-            ALL_ON, logits, batch, full_resolution=full_resolution, stride=4, teacher=teacher
+        return WeakLosses(ALL_ON)(
+            logits, batch, full_resolution=full_resolution, stride=4, teacher=teacher
         )
 
     for full_resolution in (False, True):
@@ -468,16 +474,16 @@ def test_pieces__are_the_originals(shared: Path) -> None:
         ours = torch.stack([same_label_probability(p, s, dilation=dilation) for s in steps])
         same(ours, f"same_label_d{dilation}", 5e-4)  # stored in float16
     same(color_consistency(logits, colors[:, None], inside), "color_loss", 2e-6)
-    same(box_consistency(logits, inside, compat=True), "box_consistency_fullres", 1e-6)
+    same(box_consistency(logits, inside), "box_consistency_fullres", 1e-6)
     for kind, key in (("dice", "dice"), ("mse", "mse"), ("kl", "kl_div")):
         ours = self_supervision(logits, theirs["other_logits"], inside, kind=kind)
         same(ours, f"selfsup_loss_{key}", 1e-6)
     tx, ty, sx, sy, flip = theirs["t_params"]
     view = View(torch.stack([tx, ty], 1), torch.stack([sx, sy], 1), flip > 0)
-    seen = view_images(colors, view, compat=True)
+    seen = view_images(colors, view, crop=corner_aligned_crop)
     same(seen.permute(0, 2, 3, 1), "t_image", 1e-5)
     same(view_boxes(boxes, view, grid)[..., [1, 0, 3, 2]] / SIDE, "t_boxes", 1e-6)
-    same(view_images(logits, view, compat=True), "t_masks", 1e-5)
+    same(view_images(logits, view, crop=corner_aligned_crop), "t_masks", 1e-5)
 
 
 def test_original_resize__doubles_and_shrinks_between_pixel_centres() -> None:

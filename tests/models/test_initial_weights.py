@@ -58,7 +58,7 @@ def test_classes__take_the_slots_of_their_names(tmp_path, capsys):
 def test_another_compat__is_told(tmp_path, capsys, stored, ours, advice):
     converted(tmp_path, STORED, compat=stored)
     built = module(init_from=str(tmp_path), compat=ours)
-    assert built.network.compat == ours, "the run's own setting stays"
+    assert built.network.conventions.compat == ours, "the run's own setting stays"
     assert advice in capsys.readouterr().out
 
 

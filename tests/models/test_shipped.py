@@ -12,7 +12,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from deepmac import Predictor, load_model
-from deepmac.models.files import SHIPPED, card_of
+from deepmac.models.files import card_of
+from deepmac.models.place import SHIPPED
 
 EVERY = 8
 """Every eighth validation image: enough to tell a model from a filled box."""

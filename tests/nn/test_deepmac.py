@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from deepmac.errors import UserError
 from deepmac.nn import deepmac as deepmac_module
 from deepmac.nn.deepmac import DeepMAC
 
@@ -120,6 +121,36 @@ def test_detect__boxes_lie_in_the_image(network, images):
     assert (found.boxes >= 0).all()
     assert (found.boxes[1, :, 3] <= 40).all()
     assert (found.scores.diff(dim=1) <= 0).all()
+
+
+def test_box_margin__crops_and_masks_reach_beyond_the_box(images):
+    wide, plain = build(box_margin=0.25), build()
+    wide.load_state_dict(plain.state_dict())
+    boxes = torch.tensor([[[16.0, 16, 48, 48]], [[8.0, 20, 40, 44]]])
+    grown = wide.mask_frames(boxes)
+    assert torch.equal(grown[0, 0], torch.tensor([8.0, 8, 56, 56]))
+    assert torch.equal(plain.mask_frames(boxes), boxes)
+    with torch.no_grad():
+        stage = wide.eval()(images)[-1]
+        ours = wide._pixel_inputs(stage, boxes)
+        theirs = plain.eval()._pixel_inputs(stage, grown)
+    assert torch.allclose(ours[:, :, 2:], theirs[:, :, 2:])
+    # Coordinates say where the box is: 1 lies on its edge, further out is more.
+    assert ours[0, 0, 0].amax() == pytest.approx(1.5)
+
+
+def test_without_a_detector__masks_of_boxes_are_the_same_and_detecting_is_refused(images):
+    whole, masks = build().eval(), build(detector=False).eval()
+    masks.load_state_dict(whole.state_dict(), strict=False)
+    assert not any("heatmap" in name or "size" in name for name in masks.state_dict())
+    boxes = torch.tensor([[[16.0, 16, 48, 48]], [[8.0, 20, 40, 44]]])
+    with torch.no_grad():
+        stage = masks(images)[-1]
+        assert stage.heatmap is None
+        expected = whole.mask_logits(whole(images)[-1], boxes)
+        assert torch.allclose(masks.mask_logits(stage, boxes), expected)
+    with pytest.raises(UserError, match="no detector"):
+        masks.detect(stage)
 
 
 def test_two_stacks__share_one_mask_head_and_have_own_prediction_heads(images):

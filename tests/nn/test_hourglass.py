@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from deepmac.nn.conventions import Compat, conventions_of
 from deepmac.nn.hourglass import (
     HOURGLASS_BACKBONES,
     HourglassNetwork,
@@ -14,7 +15,7 @@ from deepmac.nn.hourglass import (
     hourglass_backbone,
     upsample_nearest,
 )
-from deepmac.nn.norm import BatchNorm2d, Compat
+from deepmac.nn.norm import BatchNorm2d
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -32,7 +33,7 @@ def small_network(
     return HourglassNetwork(
         in_channels=3,
         spec=HourglassSpec(4, (6, 6, 8), (1, 2, 2), stacks=2),
-        compat=compat,
+        conventions=conventions_of(compat),
         checkpoint_activations=checkpoint_activations,
     )
 
@@ -147,6 +148,6 @@ def test_hourglass__every_parameter_of_two_stacks_gets_a_gradient() -> None:
 def test_hourglass__initial_weights_follow_compat(compat: Compat, std: float) -> None:
     torch.manual_seed(0)
     spec = HourglassSpec(8, (16, 16), (1, 1))
-    network = HourglassNetwork(in_channels=3, spec=spec, compat=compat)
+    network = HourglassNetwork(in_channels=3, spec=spec, conventions=conventions_of(compat))
     weight = network.get_parameter("outputs.0.conv.weight")
     assert weight.std().item() == pytest.approx(std, rel=0.1)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from deepmac.nn.norm import (
     BatchNorm2d,
     NormOptions,
-    norm_options,
     running_statistics_frozen,
     set_all_reduce,
     set_cross_replica,
@@ -136,13 +135,6 @@ def test_batch_norm__statistics_are_float32_for_bfloat16_input() -> None:
         norm = BatchNorm2d(3, NormOptions(momentum=1.0))
         assert norm(x, valid).dtype == torch.bfloat16
         torch.testing.assert_close(norm.running_mean, x.float().mean((0, 2, 3)))
-
-
-def test_norm_options__are_those_of_the_original_under_compat() -> None:
-    assert norm_options("hourglass", None) == norm_options("resnet", None) == NormOptions()
-    for compat in ("tf_release", "tf_latest"):
-        assert norm_options("hourglass", compat) == BIASED
-        assert norm_options("resnet", compat) == NormOptions(1.001e-5, 0.01, False)
 
 
 @either_options

@@ -38,6 +38,7 @@ from test_models_against_tf import (
 
 from deepmac.convert import convert_variables
 from deepmac.nn.backbones import CENTERNET_BGR, Normalize
+from deepmac.nn.conventions import TF_RELEASE
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.mask_heads import MASK_HEADS
 from deepmac.nn.roi_crop import corner_aligned_crop
@@ -96,27 +97,35 @@ def main() -> None:
     torch.set_num_threads(1)  # sums in one order
     fixtures = options.shared / "reference_fixtures"
     rows = list(measure(fixtures if fixtures.is_dir() else None))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(page(rows, complete=fixtures.is_dir()), encoding="utf-8")
+    print(f"{len(rows)} rows written to {options.out}")
+
+
+def page(rows: list[Row], *, complete: bool) -> str:
+    """What differs on purpose first, then every figure."""
     lines = [
         "# Fidelity to the TensorFlow original",
         "",
-        "Written by `python tests/reference/fidelity.py`: the largest difference from numbers "
-        "that the original gave, float32 on a CPU. Relative errors are to the largest number of "
-        "the tensor.",
+        "A converted checkpoint answers as it did in TensorFlow, up to rounding. This page says",
+        "first where this project differs on purpose, then how losses and trainings were compared,",
+        "and then lists every figure. `python tests/reference/fidelity.py` writes it.",
+        "",
+        DIFFERENCES.read_text(encoding="utf-8"),
+        "## Every part beside stored numbers",
+        "",
+        "The largest difference from numbers that the original gave, float32 on a CPU. Relative",
+        "errors are to the largest number of the tensor.",
         "",
     ]
-    if not fixtures.is_dir():
+    if not complete:
         lines += ["Measured without the optional fixtures: only the parts below.", ""]
     lines += ["| part | quantity | largest error | asked for | on purpose otherwise |"]
     lines += ["|---|---|---|---|---|"]
     lines += [
         f"| {row.part} | {row.what} | {row.error:.1e} | {row.bound} | {row.why} |" for row in rows
     ]
-    lines += ["", NOTE, "", *live(), *fuzzing()]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(
-        "\n".join([*lines, DIFFERENCES.read_text(encoding="utf-8")]), encoding="utf-8"
-    )
-    print(f"{len(rows)} rows written to {options.out}")
+    return "\n".join([*lines, "", NOTE, "", *live(), *fuzzing()])
 
 
 def live() -> list[str]:
@@ -195,7 +204,7 @@ def preprocessing() -> Iterator[Row]:
     arrays = read(FIXTURES / "resize.npz")
     grey, normalized = 0.0, 0.0
     for shape in SHAPES:
-        image = letterbox(arrays[f"image_{shape}"], 64, "tf_release").image
+        image = letterbox(arrays[f"image_{shape}"], 64, TF_RELEASE).image
         ours = image[0].permute(1, 2, 0).numpy()
         grey = max(grey, float(np.abs(ours - arrays[f"resized_{shape}"]).max()))
         ours = Normalize(CENTERNET_BGR)(image).permute(0, 2, 3, 1).numpy()
@@ -252,7 +261,7 @@ def mask_heads(folder: Path) -> Iterator[Row]:
 def whole_model(name: str, model: DeepMAC, io: Arrays, sampled: int = 1) -> Iterator[Row]:
     predictor = Predictor(model)
     with torch.no_grad():
-        stages = model(letterbox(io["image"], predictor.image_size, model.compat).image)
+        stages = model(letterbox(io["image"], predictor.image_size, model.conventions).image)
     prefix = "pred" if sampled == 1 else f"pred_s{sampled}"
     worst = max(
         deviation(

@@ -20,9 +20,10 @@ from deepmac.convert.conversion import convert_model_variables
 from deepmac.convert.settings import read_settings
 from deepmac.convert.text_proto import parse_text_proto
 from deepmac.data.original.soft_targets import original_mask_targets
-from deepmac.losses.criterion import DeepMACCriterion, LossOptions
-from deepmac.losses.weak import cross_entropy, dice
-from deepmac.losses.weak_criterion import WeakLossOptions, cells_without_overlap, weak_losses
+from deepmac.losses.criterion import DeepMACCriterion
+from deepmac.losses.options import LossOptions, WeakLossOptions
+from deepmac.losses.original import OriginalCriterion, OriginalWeakLosses
+from deepmac.losses.weak import dice
 from deepmac.models.files import build_model
 from deepmac.nn.deepmac import DeepMAC, StageOutput
 from deepmac.nn.full_resolution import original_resize
@@ -138,7 +139,7 @@ class Case(NamedTuple):
         full = self.model.full_resolution
         valid = self.batch["valid"].float()
         stages = [
-            weak_losses(options, one, self.batch, full_resolution=full, stride=4, compat=True)
+            OriginalWeakLosses(options)(one, self.batch, full_resolution=full, stride=4)
             for one in logits
         ]
         return {
@@ -268,16 +269,16 @@ def test_overlapping_boxes_of_a_class__cost_what_they_cost_in_the_original(folde
     case.model.eval()
     batch = case.batch
     targets = original_mask_targets(case.masks, batch["boxes"], case.model.mask_size)
-    counted = cells_without_overlap(
+    criterion = OriginalCriterion(LossOptions(), case.model.conventions)
+    counted = criterion.weak.alone(
         {**batch, "valid": batch["has_class"]},
         (case.model.mask_size, case.model.mask_size),
         full_resolution=False,
-        compat=True,
     )
     weight = batch["valid"].float()
     with torch.no_grad():
         losses = [
-            (cross_entropy(case.logits(stage), targets, counted, compat=True) * weight).sum()
+            (criterion._masked_loss(case.logits(stage), targets, counted) * weight).sum()
             for stage in case.model(batch["images"])
         ]
     ours = 5 * torch.stack(losses).mean() / weight.sum()

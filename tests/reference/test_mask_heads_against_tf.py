@@ -17,8 +17,8 @@ from torch import Tensor
 
 from deepmac.convert import convert_variables
 from deepmac.errors import UserError
+from deepmac.nn.conventions import Compat, conventions_of
 from deepmac.nn.mask_heads import MASK_HEADS, MaskHead, build_mask_head
-from deepmac.nn.norm import Compat
 
 FIXTURES = Path(__file__).parent / "fixtures" / "heads"
 INSIDE = sorted(path.stem for path in FIXTURES.glob("*.npz"))
@@ -43,7 +43,7 @@ class Fixture:
         )
 
     def head(self, compat: Compat = "tf_latest") -> MaskHead:
-        head = build_mask_head(*self.arguments, compat=compat)
+        head = build_mask_head(*self.arguments, conventions=conventions_of(compat))
         head.load_state_dict(convert_variables(self.under("w::")), strict=True)
         return head
 

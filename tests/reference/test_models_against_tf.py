@@ -21,6 +21,7 @@ from deepmac.convert.text_proto import parse_text_proto
 from deepmac.data.original.resize import legacy_resize_nearest
 from deepmac.models.files import build_model, card_of, load_model
 from deepmac.nn.backbones import CENTERNET_BGR, Normalize
+from deepmac.nn.conventions import TF_LATEST, TF_RELEASE
 from deepmac.nn.deepmac import DeepMAC, StageOutput
 from deepmac.predict.letterbox import letterbox
 from deepmac.predict.paste import paste_masks
@@ -152,7 +153,7 @@ def paste(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> list[np
 def check_model(model: DeepMAC, io: Arrays) -> None:
     card = card_of(model)
     assert card is not None
-    entry = letterbox(io["image"], card.image_size, model.compat)
+    entry = letterbox(io["image"], card.image_size, model.conventions)
     assert entry.true_size == tuple(io["true_image_shapes"][0, :2])
     theirs = io["pred::preprocessed_inputs"]
     assert np.abs(model.normalize(entry.image).permute(0, 2, 3, 1).numpy() - theirs).max() <= 1e-5
@@ -175,7 +176,7 @@ def check_model(model: DeepMAC, io: Arrays) -> None:
 @pytest.mark.parametrize("name", ["rel_tiny2", "tiny2"])
 def test_model__gives_the_originals_numbers(name: str) -> None:
     model, io = from_fixture(MODELS, name)
-    assert model.compat == ("tf_release" if name.startswith("rel") else "tf_latest")
+    assert model.conventions.compat == ("tf_release" if name.startswith("rel") else "tf_latest")
     check_model(model, io)
 
 
@@ -188,7 +189,7 @@ def test_exported_checkpoint__gives_the_originals_numbers(
     assert len(report.matched) == 242
     assert not report.missing and not report.unused
     model = load_model(tmp_path / name)
-    assert model.compat == ("tf_release" if name.startswith("rel") else "tf_latest")
+    assert model.conventions.compat == ("tf_release" if name.startswith("rel") else "tf_latest")
     check_model(model, read(folder / f"{name}_io.npz"))
 
 
@@ -207,7 +208,7 @@ def test_predictor__pastes_what_the_published_notebook_pastes(shared: Path) -> N
 @pytest.mark.parametrize("shape", SHAPES)
 def test_letterbox__compat_gives_the_originals_pixels(shape: str) -> None:
     arrays = read(FIXTURES / "resize.npz")
-    entry = letterbox(arrays[f"image_{shape}"], 64, "tf_release")
+    entry = letterbox(arrays[f"image_{shape}"], 64, TF_RELEASE)
     height, width = entry.true_size
     assert (height, width) == tuple(arrays[f"shape_{shape}"][0, :2])
     ours = entry.image[0].permute(1, 2, 0).numpy()
@@ -221,7 +222,7 @@ def test_letterbox__compat_gives_the_originals_pixels(shape: str) -> None:
 
 def test_letterbox__of_this_project_is_another() -> None:
     image = read(FIXTURES / "resize.npz")["image_100x200"]
-    house, original = letterbox(image, 64), letterbox(image, 64, "tf_latest")
+    house, original = letterbox(image, 64), letterbox(image, 64, TF_LATEST)
     assert house.true_size == original.true_size
     assert house.image.dtype == torch.uint8
     assert (house.image.float() - original.image).abs().max() > 5
@@ -234,7 +235,7 @@ def test_official_size__gives_the_originals_numbers(shared: Path) -> None:
     model = from_variables(
         full512_variables(fixtures / "checkpoint_keys_512x512.tsv", io), full512_settings()
     )
-    entry = letterbox(io["image"], 512, model.compat)
+    entry = letterbox(io["image"], 512, model.conventions)
     with torch.no_grad():
         maps = model.backbone(model.normalize(entry.image))
         stages = [

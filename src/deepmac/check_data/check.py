@@ -1,15 +1,16 @@
 """``deepmac check-data``: read a data set as training would, and show what is in it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepmac.data.annotations.coco import read_coco
+from deepmac.data.annotations.index import CocoIndex
 from deepmac.data.annotations.locate import locate_coco
 from deepmac.data.annotations.problems import Problem, count_kinds
-from deepmac.data.annotations.records import CocoIndex, ImageRecord, decode_mask
+from deepmac.data.annotations.records import ImageRecord, decode_mask
 from deepmac.data.images import read_image
 from deepmac.data.splits import Split, make_split
 from deepmac.data.statistics import Statistics, count
@@ -202,7 +203,7 @@ def _draw(
     return save_png(image_grid(pictures, 4, titles, cell=(480, 360)), path), problems
 
 
-def _choose(images: tuple[ImageRecord, ...], number: int) -> list[ImageRecord]:
+def _choose(images: Sequence[ImageRecord], number: int) -> list[ImageRecord]:
     """A fixed choice, evenly from few to most objects, with one that has a crowd region."""
     ordered = sorted(images, key=lambda image: (len(image.instances), image.id))
     if len(ordered) <= number:

@@ -1,6 +1,6 @@
 """COCO-format instances as tensors: read, augment, cut out mask targets, ready to be collated."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -20,9 +20,10 @@ from deepmac.data.original.targets import original_targets
 from deepmac.data.transforms.geometry import Geometry
 from deepmac.data.transforms.jitter import JitterMode, jitter_boxes
 from deepmac.errors import ConfigError, DataError
+from deepmac.nn.roi_crop import grow_boxes
 
 MaskResolution = Literal["crop", "map"]
-Key = int | tuple[int, int]
+Key = int | tuple[int, int] | tuple[int, int, int]
 
 
 class CocoInstances(Dataset[dict[str, Tensor]]):
@@ -33,7 +34,8 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
     ``image_ids`` (), ``annotation_ids`` (n,), ``geometry`` (2, 3), ``original_sizes`` (2,), and
     where the set has points, ``points`` (n, K, 2) and ``point_labels`` (n, K).
 
-    A sample depends on ``(seed, epoch, image)`` only: torch's global CPU generator is seeded from
+    A sample depends on ``(seed, epoch, image)`` only (and on its batch, where that chooses one of
+    several transforms): torch's global CPU generator is seeded from
     these while the transform runs and put back afterwards, so neither the number of workers nor the
     order of reading matters. A transform must draw from torch alone, as all of torchvision's v2 do.
 
@@ -46,7 +48,8 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         label_of: category id -> class index.
         masked_category_ids: classes whose masks supervise; an object of these that has a
             segmentation is ``mask_valid``. No other mask is ever decoded.
-        transform: of a dict with ``image``, ``boxes`` (tv_tensors) and ``geometry``.
+        transform: of a dict with ``image``, ``boxes`` (tv_tensors) and ``geometry``. Of several,
+            one is drawn for each batch, evenly, from the key's third number.
         mask_size: side of the targets.
         stride: input pixels per cell of ``ignore`` and of full-resolution targets.
         seed: of the augmentations.
@@ -55,6 +58,11 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             features and targets are cut by the same moved box (the reference moves the target's
             box alone). 0 = off; never outside training.
         roi_jitter_mode: see :func:`deepmac.data.transforms.jitter.jitter_boxes`.
+        roi_jitter_share: of the boxes that are moved.
+        box_margin: targets reach this share of the box's side beyond it, on each side.
+        max_objects: of a training sample, drawn anew each time; None = all there are.
+        min_visible: objects of which the crop leaves less than this share of the box are left out
+            of training.
         mask_resolution: ``crop``: targets within ``mask_boxes``; ``map``: over the whole canvas in
             cells of ``stride``, (n, h, w).
         min_box_size: in input pixels.
@@ -70,13 +78,17 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         *,
         label_of: Mapping[int, int],
         masked_category_ids: frozenset[int],
-        transform: v2.Transform,
+        transform: v2.Transform | Sequence[v2.Transform],
         mask_size: int = 32,
         stride: int = 4,
         seed: int = 0,
         training: bool,
         max_roi_jitter_ratio: float = 0.0,
         roi_jitter_mode: JitterMode = "default",
+        roi_jitter_share: float = 1.0,
+        box_margin: float = 0.0,
+        max_objects: int | None = None,
+        min_visible: float = 0.0,
         mask_resolution: MaskResolution = "crop",
         min_box_size: float = 1.0,
         original: bool = False,
@@ -94,13 +106,17 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         self.index = index
         self.label_of = dict(label_of)
         self.masked_category_ids = masked_category_ids
-        self.transform = transform
+        self.transforms = [transform] if isinstance(transform, v2.Transform) else list(transform)
         self.mask_size = mask_size
         self.stride = stride
         self.seed = seed
         self.training = training
         self.max_roi_jitter_ratio = max_roi_jitter_ratio if training else 0.0
         self.roi_jitter_mode: JitterMode = roi_jitter_mode
+        self.roi_jitter_share = roi_jitter_share
+        self.box_margin = box_margin
+        self.max_objects = max_objects
+        self.min_visible = min_visible
         self.mask_resolution: MaskResolution = mask_resolution
         self.min_box_size = min_box_size
         self.original = original
@@ -110,12 +126,12 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         return len(self.index.images)
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
-        """The sample of an image, or of ``(epoch, image)``.
+        """The sample of an image, of ``(epoch, image)``, or of ``(epoch, image, batch)``.
 
         Raises:
             DataError: the image cannot be read; one sentence, also out of a worker process.
         """
-        epoch, position = key if isinstance(key, tuple) else (0, key)
+        epoch, position, batch = (*key, 0)[:3] if isinstance(key, tuple) else (0, key, 0)
         record = self.index.images[position]
         crowds = [item for item in record.instances if item.iscrowd]
         objects = [item for item in record.instances if not item.iscrowd]
@@ -123,10 +139,10 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             crowds, objects = [], list(record.instances)
         sample = self._read(record, objects)
         with _seeded(self.seed, epoch, position):
-            sample = self.transform(sample)
+            sample = self._transform(epoch, batch)(sample)
             geometry, boxes = sample["geometry"], sample["boxes"].as_subclass(Tensor)
             if self.training:
-                objects, boxes = self._visible(objects, boxes)
+                objects, boxes = self._visible(objects, boxes, geometry)
             mask_boxes = boxes
             if self.max_roi_jitter_ratio:
                 mask_boxes = jitter_boxes(
@@ -135,6 +151,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
                     self.roi_jitter_mode,
                     geometry.canvas_size,
                     original=self.original,
+                    share=self.roi_jitter_share,
                 )
         return self._fields(record, objects, crowds, sample, boxes, mask_boxes)
 
@@ -154,11 +171,25 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             sample["pixels"] = SourcePixels.identity(*size)
         return sample
 
-    def _visible(self, objects: list[Instance], boxes: Tensor) -> tuple[list[Instance], Tensor]:
+    def _transform(self, epoch: int, batch: int) -> v2.Transform:
+        if len(self.transforms) == 1:
+            return self.transforms[0]
+        drawn = np.random.default_rng((self.seed, epoch, batch)).integers(len(self.transforms))
+        return self.transforms[drawn]
+
+    def _visible(
+        self, objects: list[Instance], boxes: Tensor, geometry: Geometry
+    ) -> tuple[list[Instance], Tensor]:
         sides = boxes[:, 2:] - boxes[:, :2]
         keep = (sides > 0 if self.original else sides >= self.min_box_size).all(dim=1)
-        seen = [item for item, kept in zip(objects, keep.tolist(), strict=True) if kept]
-        return seen, boxes[keep]
+        if self.min_visible > 0:
+            left = geometry.to_original(boxes)
+            whole = torch.tensor([item.box for item in objects], dtype=torch.float64).reshape(-1, 4)
+            keep &= _areas(left) >= self.min_visible * _areas(whole)
+        index = keep.nonzero().squeeze(1)
+        if self.max_objects is not None and len(index) > self.max_objects:
+            index = index[torch.randperm(len(index))[: self.max_objects]].sort().values
+        return [objects[i] for i in index.tolist()], boxes[index]
 
     def _fields(
         self,
@@ -228,8 +259,9 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
                 None if whole else self.mask_size,
             )
         else:
+            frames = mask_boxes if whole else grow_boxes(mask_boxes, 1 + 2 * self.box_margin)
             targets[mask_valid] = crop_targets(
-                masked, mask_boxes[mask_valid], geometry, original_size, (rows, columns)
+                masked, frames[mask_valid], geometry, original_size, (rows, columns)
             )
         return targets
 
@@ -254,6 +286,11 @@ def _seeded(seed: int, epoch: int, position: int) -> Iterator[None]:
         # Not torch.manual_seed: that would seed (or queue seeding) every accelerator, too.
         torch.default_generator.manual_seed(int(words[0] >> np.uint64(1)))
         yield
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    """Of (N, 4) boxes whose opposite edges may be swapped."""
+    return (boxes[:, 2:] - boxes[:, :2]).abs().prod(dim=1)
 
 
 def _integers(values: list[int]) -> Tensor:

@@ -6,8 +6,8 @@ import numpy as np
 from torch.utils.data import Sampler
 
 
-class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of ``(epoch, image)`` keys for one of ``world_size`` devices.
+class EpochBatchSampler(Sampler[list[tuple[int, int, int]]]):
+    """Batches of ``(epoch, image, batch)`` keys for one of ``world_size`` devices.
 
     An epoch's order depends on ``(seed, epoch)`` only. Device r takes every ``world_size``-th image
     from the r-th on, so the k-th batches of all devices together are the k-th run of
@@ -62,12 +62,12 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
         own = max(0, self.num_images - self.rank + self.world_size - 1) // self.world_size
         return -(-own // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
         epoch, first, self.start_batch = self.epoch, self.start_batch, 0
         own = self._order(epoch)[self.rank :: self.world_size]
         for batch in range(first, len(self)):
             start = batch * self.batch_size
-            yield [(epoch, image) for image in own[start : start + self.batch_size]]
+            yield [(epoch, image, batch) for image in own[start : start + self.batch_size]]
 
     def _order(self, epoch: int) -> list[int]:
         if not self.shuffle:

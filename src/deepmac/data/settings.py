@@ -22,9 +22,11 @@ def data_folder(settings: Settings) -> Path:
     """The root that other paths are relative to; the generated set is drawn where it is missing.
 
     Raises:
-        ConfigError: no setting says where the data is.
+        ConfigError: no setting says where the data is, or pictures would be drawn into it.
     """
     if settings["source"] == "shapes":
+        if settings["root"] is not None:
+            _check_draws_nothing_into(Path(settings["root"]))
         return ensure_shapes(
             None if settings["root"] is None else Path(settings["root"]),
             num_train=settings["shapes_train"],
@@ -37,6 +39,15 @@ def data_folder(settings: Settings) -> Path:
             "data.root is not set: give the folder that holds annotations/ and images/"
         )
     return Path(settings["root"] or ".")
+
+
+def _check_draws_nothing_into(root: Path) -> None:
+    """Somebody's own data is not what generated pictures are put beside."""
+    if root.is_dir() and any(not entry.name.startswith("shapes-") for entry in root.iterdir()):
+        raise ConfigError(
+            f"data.root={root} holds other files, and this experiment draws pictures of its own: "
+            "for your data add data=coco or experiment=custom, else leave data.root out"
+        )
 
 
 def read_annotations(settings: Settings, split: Split) -> CocoIndex:

@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from deepmac.data.annotations.records import CocoIndex
+import numpy as np
+
+from deepmac.data.annotations.index import CocoIndex
 from deepmac.errors import ConfigError
 
 VOC_NAMES = (
@@ -75,12 +77,9 @@ def _by_word(word: str, index: CocoIndex) -> frozenset[int]:
     if word == "all":
         return frozenset(index.category_ids)
     if word == "annotated":
-        found = frozenset(
-            item.category_id
-            for image in index.images
-            for item in image.instances
-            if item.segmentation is not None and not item.iscrowd
-        )
+        table = index.table
+        human = table.is_object & (table.mask_kind > 0) & (table.mask_source == 0)
+        found = frozenset(np.unique(table.category_id[human]).tolist())
         if not found:
             raise ConfigError(
                 f"data.masked_classes is annotated but {index.json_path} has no object with a "
@@ -113,6 +112,9 @@ def _find(item: str | int, index: CocoIndex) -> int:
             f"data.masked_classes names the category id {item}, which {index.json_path} does not "
             f"have; its ids are {_some(index.category_ids)}."
         )
+    exact = [category.id for category in index.categories if category.name == str(item)]
+    if len(exact) == 1:
+        return exact[0]
     ids = _ids_by_name(index)
     key = _key(str(item))
     if key in ids:

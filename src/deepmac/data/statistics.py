@@ -1,12 +1,12 @@
 """Counts of an annotation file: what there is to learn from."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from deepmac.data.annotations.records import CocoIndex
+from deepmac.data.annotations.index import CocoIndex
 
 SMALL, LARGE = 32.0**2, 96.0**2
 """COCO's size limits in square pixels of the original image."""
@@ -38,29 +38,23 @@ class Statistics:
 
 def count(index: CocoIndex) -> Statistics:
     """Count everything in a set; pixels are not read."""
-    sizes = {"small": 0, "medium": 0, "large": 0}
-    boxes: Counter[int] = Counter()
-    masks: Counter[int] = Counter()
-    per_image, crowds, points = [], 0, 0
-    for image in index.images:
-        objects = [item for item in image.instances if not item.iscrowd]
-        per_image.append(len(objects))
-        crowds += len(image.instances) - len(objects)
-        for item in objects:
-            boxes[item.category_id] += 1
-            masks[item.category_id] += item.segmentation is not None
-            points += bool(item.points)
-            size = "small" if item.area < SMALL else "medium" if item.area < LARGE else "large"
-            sizes[size] += 1
-    numbers = np.array(per_image or [0])
+    table = index.table
+    is_object = table.is_object
+    area, category = table.area[is_object], table.category_id[is_object]
+    is_masked = table.mask_kind[is_object] > 0
+    per_image = table.objects_per_image()
+    small, large = int((area < SMALL).sum()), int((area >= LARGE).sum())
+    boxes = _by_class(category)
+    masks = _by_class(category[is_masked])
+    numbers = per_image if len(per_image) else np.zeros(1)
     median, most, nearly_all = np.percentile(numbers, (50, 95, 99))
     return Statistics(
         images=len(index.images),
-        empty_images=per_image.count(0),
-        objects=boxes.total(),
-        masks=masks.total(),
-        points=points,
-        crowds=crowds,
+        empty_images=int((per_image == 0).sum()),
+        objects=len(area),
+        masks=int(is_masked.sum()),
+        points=int((table.point_count[is_object] > 0).sum()),
+        crowds=int((~is_object).sum()),
         boxes_per_image={
             "mean": float(numbers.mean()),
             "median": float(median),
@@ -68,7 +62,12 @@ def count(index: CocoIndex) -> Statistics:
             "99%": float(nearly_all),
             "max": float(numbers.max()),
         },
-        sizes=sizes,
-        class_boxes={i: boxes[i] for i in index.category_ids},
-        class_masks={i: masks[i] for i in index.category_ids},
+        sizes={"small": small, "medium": len(area) - small - large, "large": large},
+        class_boxes={i: boxes.get(i, 0) for i in index.category_ids},
+        class_masks={i: masks.get(i, 0) for i in index.category_ids},
     )
+
+
+def _by_class(category_ids: NDArray[np.int64]) -> dict[int, int]:
+    ids, counts = np.unique(category_ids, return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))

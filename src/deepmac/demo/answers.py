@@ -98,7 +98,7 @@ def instances(
             picture.height,
             picture.width,
             threshold,
-            "corner_aligned" if model.compat else "roi_align",
+            model.conventions.paste_rule,
         )
         calibrated = calibration if abs(threshold - own) < 1e-6 else None
         for (x0, y0, x1, y1), score, value, rle in zip(

@@ -65,7 +65,6 @@ class Evaluation:
             )
         self.index = index
         self._scorer = Scorer(index.category_ids, backend=backend, max_detections=max_detections)
-        self._images = {image.id: image for image in index.images}
         self._results: dict[int, ImageResult] = {}
         seen = frozenset(seen_category_ids)
         self._groups = {
@@ -171,8 +170,8 @@ class Evaluation:
                 "missing_gt_box_masks": box_masks.missing if box_masks else 0,
             },
             "images": len(images),
-            "images_in_data_set": len(self._images),
-            "restricted": len(images) < len(self._images),
+            "images_in_data_set": len(self.index.images),
+            "restricted": len(images) < len(self.index.images),
         }
 
     def _take(self, result: ImageResult) -> None:
@@ -182,12 +181,12 @@ class Evaluation:
         self._results[image_id] = result if held is None else min(held, result, key=repr)
 
     def _check(self, result: ImageResult) -> None:
-        image = self._images.get(result["image_id"])
-        if image is None:
+        if result["image_id"] not in self.index.position_of:
             raise DataError(
                 f"{self.index.json_path} has no image {result['image_id']}; evaluate predictions "
                 "on the data set they were made from."
             )
+        image = self.index.image(result["image_id"])
         if unknown := set(result["category_ids"]) - self._groups["all"]:
             raise DataError(
                 f"The predictions for image {image.id} name category {min(unknown)}, which "
@@ -208,10 +207,10 @@ class Evaluation:
                 )
 
     def _chosen_images(self, image_ids: Collection[int] | None) -> list[ImageRecord]:
-        wanted = self._images.keys() if image_ids is None else set(image_ids)
-        if unknown := wanted - self._images.keys():
+        wanted = self.index.position_of.keys() if image_ids is None else set(image_ids)
+        if unknown := wanted - self.index.position_of.keys():
             raise DataError(f"{self.index.json_path} has no image {min(unknown)} to evaluate.")
-        return [self._images[image_id] for image_id in sorted(wanted & self._results.keys())]
+        return [self.index.image(image_id) for image_id in sorted(wanted & self._results.keys())]
 
     def _count(self, images: Sequence[ImageRecord]) -> tuple[Counter[int], Counter[int], int]:
         """Objects of each class, those with a mask, and the number of crowd regions."""

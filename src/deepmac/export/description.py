@@ -20,7 +20,6 @@ def describe(network: Network, card: ModelCard, graphs: dict[str, Graph]) -> dic
         graphs: by file name.
     """
     free = all(2 in graph.free["images"] for graph in graphs.values())
-    original = bool(network.compat)
     classes = card.class_map
     return {
         "format": FORMAT,
@@ -31,7 +30,7 @@ def describe(network: Network, card: ModelCard, graphs: dict[str, Graph]) -> dic
             "image_size": card.image_size,
             "free_size": free,
             "size_divisor": int(network.backbone.size_divisor),
-            "resize": "tensorflow1_bilinear" if original else "antialiased_bilinear",
+            "resize": f"{network.conventions.letterbox}_bilinear",
             "letterbox": "the longer side is scaled to image_size, the other by the same factor "
             "and rounded; zeros at the bottom and right make a square (or, where free_size is "
             "true, the next multiples of size_divisor)",
@@ -42,7 +41,7 @@ def describe(network: Network, card: ModelCard, graphs: dict[str, Graph]) -> dic
             "size": _mask_size(network),
             "values": "foreground probability",
             "threshold": card.mask_threshold,
-            "paste_rule": "corner_aligned" if original else "roi_align",
+            "paste_rule": network.conventions.paste_rule,
             "frame_scale": float(getattr(network, "outer_boxes_scale", 1.0)),
         },
         "classes": [

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from deepmac.errors import DataError, UserError
-from deepmac.label.loading import Batch, BatchDataset
+from deepmac.label.loading import BatchDataset, LabelBatch
 from deepmac.label.masks.records import Floats, MaskOptions, mask_records
 from deepmac.label.network import box_probabilities, paste_frames, paste_rule
 from deepmac.label.parts import Parts, writable
@@ -63,7 +63,7 @@ class PartWriter:
         self._stack = ExitStack()
         self._failed = False
 
-    def write(self, batch: Batch, probabilities: Floats, watch: Stopwatch) -> tuple[int, int]:
+    def write(self, batch: LabelBatch, probabilities: Floats, watch: Stopwatch) -> tuple[int, int]:
         """Add a batch to its part; returns how many images and masks it held.
 
         Raises:
@@ -77,7 +77,7 @@ class PartWriter:
         self._failed = False
         return done
 
-    def _write(self, batch: Batch, probabilities: Floats, watch: Stopwatch) -> tuple[int, int]:
+    def _write(self, batch: LabelBatch, probabilities: Floats, watch: Stopwatch) -> tuple[int, int]:
         if batch.errors and self.on_error == "stop":
             sentence = batch.errors[0][2]
             raise DataError(
@@ -160,7 +160,7 @@ class LabelModule(pl.LightningModule):
             self.parts.open(restart=self.restart)
         self.trainer.strategy.barrier()
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> DataLoader[LabelBatch]:
         """This process's unfinished parts."""
         rank, world = self.trainer.global_rank, self.trainer.world_size
         mine = {n: tasks for n, tasks in self.plan.parts.items() if n % world == rank}
@@ -176,12 +176,12 @@ class LabelModule(pl.LightningModule):
             collate_fn=None,
         )
 
-    def transfer_batch_to_device(self, batch: Batch, *_: Any, **__: Any) -> Batch:
+    def transfer_batch_to_device(self, batch: LabelBatch, *_: Any, **__: Any) -> LabelBatch:
         """Its tensors go to the device where they are used."""
         return batch
 
     @torch.inference_mode()
-    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+    def predict_step(self, batch: LabelBatch, batch_idx: int) -> None:
         """Run the network; masks are pasted meanwhile, one batch behind."""
         self.watch.seconds["decode"] += batch.seconds
         crops: Floats = np.zeros((0, 1, 1), dtype=np.float32)
@@ -253,7 +253,6 @@ def label_parts(
     """
     _quiet_lightning()
     watch = watch or Stopwatch()
-    compat = getattr(network, "compat", None)
     module = LabelModule(
         network,
         plan,
@@ -264,7 +263,7 @@ def label_parts(
         loader={
             "batch_size": batch_size,
             "image_size": image_size,
-            "compat": compat,
+            "conventions": network.conventions,
             "box_margin": options.box_margin,
         },
         workers=workers,

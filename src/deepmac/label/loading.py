@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +16,12 @@ from torch.utils.data import Dataset
 from deepmac.data.images import ImageFileError, read_image
 from deepmac.label.masks.records import enlarged
 from deepmac.label.plan import ImageTask
+from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.predict.letterbox import letterbox
 
 
 @dataclass(frozen=True)
-class Batch:
+class LabelBatch:
     """Some images of one part.
 
     Attributes:
@@ -52,14 +53,14 @@ class _Share(NamedTuple):
     tasks: list[ImageTask]
 
 
-class BatchDataset(Dataset[Batch]):
+class BatchDataset(Dataset[LabelBatch]):
     """The batches of some parts, in order; the same whatever else is to be done.
 
     Args:
         parts: by number.
         batch_size: images of one part that go through the network together.
         image_size: side of the network's input, pixels.
-        compat: the network's.
+        conventions: the network's.
         box_margin: see ``MaskOptions``.
     """
 
@@ -69,10 +70,10 @@ class BatchDataset(Dataset[Batch]):
         *,
         batch_size: int,
         image_size: int,
-        compat: Any = None,
+        conventions: Conventions = TODAY,
         box_margin: float = 0.0,
     ) -> None:
-        self.image_size, self.compat, self.box_margin = image_size, compat, box_margin
+        self.image_size, self.conventions, self.box_margin = image_size, conventions, box_margin
         self.shares: list[_Share] = []
         for number in sorted(parts):
             tasks = parts[number]
@@ -85,7 +86,7 @@ class BatchDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.shares)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> LabelBatch:
         """Read the pictures of one batch."""
         started = time.perf_counter()
         share = self.shares[index]
@@ -98,7 +99,7 @@ class BatchDataset(Dataset[Batch]):
             except ImageFileError as error:
                 errors.append((task, error.kind, str(error)))
                 continue
-            entry = letterbox(pixels, self.image_size, self.compat)
+            entry = letterbox(pixels, self.image_size, self.conventions)
             boxes = enlarged(task.boxes, self.box_margin, task.size)
             width, height = task.size
             sides = np.array([width, height] * 2, dtype=np.float64)
@@ -107,7 +108,7 @@ class BatchDataset(Dataset[Batch]):
             asked.append(boxes)
             scaled.append(boxes / sides * np.array([*entry.true_size[::-1]] * 2))
         padded, valid = _padded(scaled)
-        return Batch(
+        return LabelBatch(
             share.part,
             share.last,
             good,

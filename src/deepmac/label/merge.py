@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,23 +69,39 @@ class Labelled:
         for row, entry in enumerate(self.plan.boxes.content["annotations"]):
             yield row, entry, record(row)
 
-    def by_image(self) -> Iterator[tuple[dict[str, Any], tuple[int, int] | None, list[int]]]:
-        """(image entry, (width, height) or None, rows of its annotations), in the input's order."""
-        content = self.plan.boxes.content
-        rows_of: dict[Any, array[int]] = {}
-        for row, entry in enumerate(content["annotations"]):
-            image_id = entry.get("image_id") if isinstance(entry, dict) else None
-            if isinstance(image_id, int | str):
-                rows_of.setdefault(image_id, array("q")).append(row)
-        sizes = self.sizes()
+    def by_image(self) -> Iterator[LabelledImage]:
+        """The sound images with their sound annotations, in the input's order."""
+        unread = {int(row) for _, _, rows in self.errors for row in rows}
+        content, plan = self.plan.boxes.content, self.plan
+        record = self.reader()
         for position, image in enumerate(content["images"]):
-            if isinstance(image, dict) and isinstance(image.get("id"), int | str):
-                size = sizes.get(position) or _size_of(image)
-                yield image, size, list(rows_of.pop(image["id"], ()))
+            if position not in plan.sound_images:
+                continue
+            rows = plan.rows.get(position, array("q"))
+            # A picture that could not be read is not known to have the size that the file says.
+            size = None if unread and not unread.isdisjoint(rows) else plan.sizes.get(position)
+            objects = ((content["annotations"][row], record(row)) for row in rows)
+            yield LabelledImage(image, size, plan.image_dir / image["file_name"], objects)
 
     def sizes(self) -> dict[int, tuple[int, int]]:
         """(width, height) of the images that got masks, by position."""
         return {task.position: task.size for part in self.plan.parts.values() for task in part}
+
+
+class LabelledImage(NamedTuple):
+    """An image of the output.
+
+    Attributes:
+        entry: as read.
+        size: (width, height), or None where no one knows.
+        path: of the picture.
+        objects: (annotation as read, record of our mask or None) of each annotation.
+    """
+
+    entry: dict[str, Any]
+    size: tuple[int, int] | None
+    path: Path
+    objects: Iterable[tuple[dict[str, Any], dict[str, Any] | None]]
 
 
 def collect(plan: Plan, parts: Parts) -> Labelled:
@@ -122,10 +139,3 @@ def collect(plan: Plan, parts: Parts) -> Labelled:
         if missing:
             raise UserError(f"{parts.path(number)} is damaged: start again with --restart")
     return Labelled(plan, parts, part_of, offset, raw, empty, errors)
-
-
-def _size_of(image: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = image.get("width"), image.get("height")
-    if type(width) is int and type(height) is int and min(width, height) > 0:
-        return width, height
-    return None

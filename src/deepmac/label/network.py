@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepmac.predict.paste import PasteRule
+from deepmac.nn.conventions import PasteRule
 
 BOXES_PER_STEP = 64
 """Boxes of one image that go through the mask head at once: the bound on memory."""
@@ -51,7 +51,8 @@ def box_probabilities(
 
 def paste_rule(network: Any) -> PasteRule:
     """How the network's crops meet pixels."""
-    return "corner_aligned" if getattr(network, "compat", None) else "roi_align"
+    rule: PasteRule = network.conventions.paste_rule
+    return rule
 
 
 def paste_frames(

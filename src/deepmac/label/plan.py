@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +18,11 @@ from deepmac.data.annotations.box_file import BoxFile
 from deepmac.data.annotations.pictures import picture_sizes, require_folder
 from deepmac.data.annotations.problems import Problem, describe_kinds
 from deepmac.data.annotations.segmentation import find_fault, is_absent
-from deepmac.data.images import ImageFileError
+from deepmac.data.images import MAX_PIXELS, ImageFileError, check_image
 from deepmac.errors import DataError
+from deepmac.label.choice import TOO_MANY, Choice, is_of_model
+from deepmac.label.settings import OnError
 
-OnError = Literal["stop", "skip"]
 IMAGES_PER_PART = 16
 """Images whose masks are put on disk together; a killed job does at most these again."""
 
@@ -51,23 +54,28 @@ class Plan:
 
     Attributes:
         boxes: the box file.
+        image_dir: folder of the pictures.
         parts: tasks in the order of the images, those of ``IMAGES_PER_PART`` neighbours together;
             the number of a part depends on the image's position alone.
         left_alone: how many annotations get no mask and why, faults not counted.
         problems: faulty items; they get no mask.
         faulty: how many annotations are left out by them.
+        sound_images: positions of the images with an id and a file name.
+        sizes: (width, height) of those whose size is known.
+        rows: positions of the sound annotations, by position of their image.
+        names: of the sound categories, by id.
     """
 
     boxes: BoxFile
+    image_dir: Path
     parts: dict[int, list[ImageTask]]
     left_alone: dict[str, int]
     problems: list[Problem]
     faulty: int
-
-    @property
-    def num_boxes(self) -> int:
-        """Boxes that get a mask if all goes well."""
-        return sum(len(task.rows) for part in self.parts.values() for task in part)
+    sound_images: frozenset[int] = frozenset()
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    rows: dict[int, array[int]] = field(default_factory=dict)
+    names: dict[int | str, str] = field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
@@ -75,25 +83,55 @@ class Plan:
         return sum(map(len, self.parts.values()))
 
 
-def make_plan(boxes: BoxFile, image_dir: Path, on_error: OnError = "stop") -> Plan:
+def make_plan(
+    boxes: BoxFile,
+    image_dir: Path,
+    on_error: OnError = "stop",
+    *,
+    choice: Choice | None = None,
+    trust_sizes: bool = True,
+) -> Plan:
     """Check every box and sort out those that get a mask.
 
     An annotation that has a segmentation keeps it. Crowd regions and annotations without a box get
-    none. Malformed, reversed, empty or outside boxes, repeated or unknown ids and missing images
-    are problems.
+    none. Malformed, reversed, empty or outside boxes, repeated or unknown ids, missing images and
+    numbers that JSON has not are problems.
+
+    Args:
+        boxes: the box file.
+        image_dir: folder of the pictures.
+        on_error: what problems do.
+        choice: which of the sound boxes get a mask; all by default.
+        trust_sizes: False compares the sizes that the file declares for images with masks with the
+            pictures themselves, for outputs in which those masks are drawn. (The picture of a box
+            is compared in any case, when it is decoded.)
 
     Raises:
         DataError: the image folder does not exist; or ``on_error`` is ``stop`` and there are
             problems (the first is named, the others counted).
     """
     require_folder(image_dir)
-    planner = _Planner(boxes, image_dir)
+    planner = _Planner(boxes, image_dir, choice or Choice())
+    planner.read_top()
     planner.read_images()
     planner.read_annotations()
+    if not trust_sizes:
+        planner.compare_sizes()
     parts = planner.parts()
     if planner.problems and on_error == "stop":
         raise DataError(_stop_message(planner.problems))
-    return Plan(boxes, parts, dict(planner.left_alone), planner.problems, planner.faulty)
+    return Plan(
+        boxes,
+        image_dir,
+        parts,
+        dict(planner.left_alone),
+        planner.problems,
+        planner.faulty,
+        frozenset(planner.position_of.values()),
+        planner.sizes,
+        planner.rows,
+        planner.names,
+    )
 
 
 def _stop_message(problems: list[Problem]) -> str:
@@ -106,15 +144,33 @@ def _stop_message(problems: list[Problem]) -> str:
 class _Planner:
     boxes: BoxFile
     image_dir: Path
+    choice: Choice
     problems: list[Problem] = field(default_factory=list)
     left_alone: Counter[str] = field(default_factory=Counter)
     faulty: int = 0
     position_of: dict[Any, int] = field(default_factory=dict)
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     found: dict[int, list[tuple[int, list[float]]]] = field(default_factory=dict)
+    rows: dict[int, array[int]] = field(default_factory=dict)
+    drawn: set[int] = field(default_factory=set)  # images with masks
+    names: dict[int | str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.problems += self.boxes.problems
+
+    def read_top(self) -> None:
+        """Categories, and everything else that is no image and no annotation."""
+        content = self.boxes.content
+        for position, entry in enumerate(content["categories"]):
+            identity = entry.get("id") if isinstance(entry, dict) else None
+            if _is_id(identity):
+                self.names[identity] = str(entry.get("name", identity))
+            else:
+                text = f"category number {position} is {entry!r:.60}; it needs an id and a name."
+                self._add("malformed category", text)
+        for key, value in content.items():
+            if key not in ("images", "annotations") and not _is_json(value):
+                self._add("number that JSON has not", f"{key!r:.40} holds NaN or an infinite one.")
 
     def read_images(self) -> None:
         """Note the position of each id; sizes that the file does not give come from the headers."""
@@ -122,7 +178,7 @@ class _Planner:
         for position, entry in enumerate(self.boxes.content["images"]):
             fields = entry if isinstance(entry, dict) else {}
             identity, name = fields.get("id"), fields.get("file_name")
-            if not isinstance(identity, int | str) or not isinstance(name, str) or not name:
+            if not _is_id(identity) or not isinstance(name, str) or not name:
                 self._add(
                     "malformed image entry",
                     f"image number {position} has the id {identity!r:.40} and the file_name "
@@ -131,46 +187,51 @@ class _Planner:
             elif identity in self.position_of:
                 self._add(
                     "duplicate image id",
-                    f"the image id {identity!r} occurs more than once (again for {name!r:.80}); "
-                    "give each image its own id.",
+                    f"the image id {identity!r:.40} occurs more than once (again for "
+                    f"{name!r:.80}); give each image its own id.",
                 )
             else:
                 self.position_of[identity] = position
+                if not _is_json(entry):
+                    self._add("number that JSON has not", f"image {identity!r:.40} holds one.")
                 width, height = fields.get("width"), fields.get("height")
-                if type(width) is int and type(height) is int and min(width, height) > 0:
-                    self.sizes[position] = width, height
-                else:
+                if type(width) is not int or type(height) is not int or min(width, height) < 1:
                     unknown.append(position)
+                elif width * height > MAX_PIXELS:
+                    text = f"image {identity!r:.40} has {width!r:.20} x {height!r:.20} pixels"
+                    self._add("image too large", f"{text}, more than {MAX_PIXELS:,}.")
+                else:
+                    self.sizes[position] = width, height
         self._read_headers(unknown)
 
     def read_annotations(self) -> None:
         """Sort the boxes by image; report the faulty."""
-        categories = {
-            entry.get("id")
-            for entry in self.boxes.content["categories"]
-            if isinstance(entry, dict) and isinstance(entry.get("id"), int | str)
-        }
         seen: set[int | str] = set()
         for row, entry in enumerate(self.boxes.content["annotations"]):
             fields = entry if isinstance(entry, dict) else {}
             identity, image_id = fields.get("id"), fields.get("image_id")
-            where = f"annotation {identity!r} (image {image_id!r:.40})"
+            where = f"annotation {identity!r:.40} (image {image_id!r:.40})"
             fault: tuple[str, str] | None = None
-            if not isinstance(identity, int | str):
+            if not _is_id(identity):
                 where = f"annotation number {row}"
                 fault = "malformed annotation", f"has the id {identity!r:.40}; give it one."
             elif identity in seen:
                 fault = "duplicate annotation id", "has an id used before; give each its own."
-            elif not isinstance(image_id, int | str) or image_id not in self.position_of:
+            elif not _is_id(image_id) or image_id not in self.position_of:
                 fault = "unknown image id", "belongs to no image of the file; add or remove it."
             else:
                 seen.add(identity)
                 category = fields.get("category_id")
-                if not isinstance(category, int | str) or category not in categories:
+                position = self.position_of[image_id]
+                if not _is_id(category) or category not in self.names:
                     text = f"has the category {category!r:.40} that the file does not list."
                     fault = "unknown category id", text
                 else:
-                    fault = self._sort(row, fields, self.position_of[image_id])
+                    fault = self._sort(row, fields, position)
+                    if fault is None:
+                        self.rows.setdefault(position, array("q")).append(row)
+                        if not _is_json(entry):
+                            self._add("number that JSON has not", f"{where} holds one.")
             if fault:
                 self.faulty += 1
                 self._add(fault[0], f"{where} {fault[1]}")
@@ -181,12 +242,12 @@ class _Planner:
         for position in sorted(self.found):
             entry = self.boxes.content["images"][position]
             path = self.image_dir / entry["file_name"]
-            if not path.is_file():
+            if not is_there(path):
                 message = f"image {path} does not exist; check the image folder and the file_name."
                 self.problems.append(Problem("missing image", message, path))
                 self.faulty += len(self.found[position])
                 continue
-            rows, boxes = zip(*self.found[position], strict=True)
+            rows, boxes = zip(*self._best(self.found[position]), strict=True)
             task = ImageTask(
                 position,
                 path,
@@ -201,7 +262,10 @@ class _Planner:
         """Put one annotation where it belongs; its fault, if any."""
         size = self.sizes.get(position)
         raw = fields.get("segmentation")
+        again = self.choice.redo is not None and is_of_model(fields)
         if not is_absent(raw):
+            self.drawn.add(position)
+        if not is_absent(raw) and not again:
             self.left_alone[_HUMAN] += 1
             fault = find_fault(raw, size[1], size[0]) if size else None
             if fault:
@@ -209,6 +273,9 @@ class _Planner:
             return None
         if fields.get("iscrowd"):
             self.left_alone[_CROWD] += 1
+            return None
+        if reason := self.choice.refuses(fields):
+            self.left_alone[reason] += 1
             return None
         if fields.get("bbox") in (None, []):
             self.left_alone[_NO_BOX] += 1
@@ -220,6 +287,30 @@ class _Planner:
             return box  # type: ignore[return-value]
         self.found.setdefault(position, []).append((row, list(box)))  # type: ignore[arg-type]
         return None
+
+    def compare_sizes(self) -> None:
+        """Drop the declared sizes that are not those of the pictures whose masks are drawn."""
+        images = self.boxes.content["images"]
+        for position in sorted(self.drawn & self.sizes.keys()):
+            path = self.image_dir / images[position]["file_name"]
+            if not is_there(path):  # the masks of a picture that is elsewhere can be drawn too
+                continue
+            try:
+                check_image(path, self.sizes[position])
+            except ImageFileError as error:
+                self.problems.append(Problem(error.kind, str(error), path))
+                self.faulty += len(self.found.pop(position, ()))
+                del self.sizes[position]
+
+    def _best(self, found: list[tuple[int, list[float]]]) -> list[tuple[int, list[float]]]:
+        """Those within ``--max-per-image``."""
+        if self.choice.max_per_image is None:
+            return found
+        annotations = self.boxes.content["annotations"]
+        kept = self.choice.best([annotations[row] for row, _ in found])
+        if len(kept) < len(found):
+            self.left_alone[TOO_MANY] += len(found) - len(kept)
+        return [found[n] for n in kept]
 
     def _read_headers(self, positions: list[int]) -> None:
         # The readers of other formats have looked at every header and told of the unreadable.
@@ -255,7 +346,30 @@ def _checked_box(raw: Any, size: tuple[int, int]) -> tuple[float, ...] | tuple[s
             "box outside image",
             f"has the bbox {raw} outside the image of {size[0]} x {size[1]}; correct it.",
         )
-    return x, y, x + width, y + height
+    # Whatever lies beyond the picture means nothing, and drawing it would take for ever.
+    right, bottom = min(x + width, 2.0 * size[0]), min(y + height, 2.0 * size[1])
+    return max(x, -float(size[0])), max(y, -float(size[1])), right, bottom
+
+
+def _is_id(value: Any) -> TypeGuard[int | str]:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value holds no number that JSON has not (NaN, infinity)."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file exists; a name that no file system takes does not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def iter_tasks(plan: Plan) -> Iterator[ImageTask]:

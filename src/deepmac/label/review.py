@@ -112,9 +112,8 @@ def _pictures(labelled: Labelled, wanted: set[int]) -> dict[int, tuple[str, str]
     return found
 
 
-def _category_names(labelled: Labelled) -> dict[Any, str]:
-    categories = labelled.plan.boxes.content["categories"]
-    return {c["id"]: str(c.get("name", c["id"])) for c in categories if "id" in c}
+def _category_names(labelled: Labelled) -> dict[int | str, str]:
+    return labelled.plan.names
 
 
 def _thumbnail(

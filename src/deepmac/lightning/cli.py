@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
-from deepmac.errors import ConfigError
+from deepmac.errors import ConfigError, Interrupted, UserError, one_sentence
 from deepmac.evaluation import format_table
 from deepmac.lightning.callbacks.evaluation import EvaluateCoco
 from deepmac.lightning.callbacks.final_evaluation import FinalEvaluation
+from deepmac.lightning.callbacks.last_checkpoint import LastCheckpoint
+from deepmac.lightning.callbacks.resumption import Resumption
+from deepmac.lightning.callbacks.stop_signals import (
+    StopSignals,
+    name_of,
+    signal_behind,
+    terminated_by_sigterm,
+)
 from deepmac.lightning.checkpoint_files import CheckpointFiles
+from deepmac.lightning.checks import check_numbers, chosen_checkpoint
 from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
+from deepmac.lightning.going_on import command_to_go_on
 from deepmac.lightning.systems import SYSTEMS, chosen_system, with_model_of
 from deepmac.lightning.xla.strategies import XLAReplicas, take_precision
 
 MONITORED = "mask/AP/all"
-_COMMANDS = ("fit", "validate", "test", "predict")
 # Errors come as exceptions, and a printed configuration is nothing but the configuration.
 _PARSER = {"exit_on_error": False, "dump_header": []}
 
@@ -61,16 +74,19 @@ def run(
         quiet_library_chatter()
         DeepMACCLI.run_dir = Path(run_dir)
         DeepMACCLI.model_of_checkpoint = model_of_checkpoint
+        DeepMACCLI.command = command
+        DeepMACCLI.running = None
         try:
-            cli = DeepMACCLI(
-                SYSTEMS[system],
-                CocoDataModule,
-                args=[*arguments, *options],
-                save_config_callback=SaveFlatConfig,
-                parser_kwargs={**_PARSER, **dict.fromkeys(_COMMANDS, _PARSER)},
-            )
-        except ArgumentError as error:
-            raise ConfigError(" ".join(str(error).split())) from error
+            with terminated_by_sigterm():
+                cli = DeepMACCLI(
+                    SYSTEMS[system],
+                    CocoDataModule,
+                    args=[*arguments, *options],
+                    save_config_callback=SaveFlatConfig,
+                    parser_kwargs={**_PARSER, command: _PARSER},
+                )
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise _interrupted(error, command, DeepMACCLI.running, Path(run_dir)) from error
     evaluation = cli.evaluation
     if command != "fit" or evaluation is None or not evaluation.metrics:
         return None
@@ -82,16 +98,31 @@ def run(
 class DeepMACCLI(LightningCLI):
     """LightningCLI that writes into one run directory and ends ``fit`` with an evaluation."""
 
+    command: str
     run_dir: Path
     model_of_checkpoint: bool
+    running: Trainer | None = None
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The one that was asked for: each costs the time to look at every signature again."""
+        return {DeepMACCLI.command: LightningCLI.subcommands()[DeepMACCLI.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Named in every saved configuration, so that it runs again by itself."""
         parser.add_argument("--system", default="deepmac", help="deepmac or deepmarc: the model's")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Ours are made, not typed; the process's own stay as they are, for those it starts."""
-        self.config = parser.parse_args(args)
+        """Ours are made, not typed; the process's own stay as they are, for those it starts.
+
+        Raises:
+            ConfigError: a setting that is unknown, of another type or out of its range.
+        """
+        try:
+            self.config = parser.parse_args(args)
+        except (ArgumentError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+            raise ConfigError(one_sentence(error)) from error
+        check_numbers(self.config[self.command])
 
     def _parse_ckpt_path(self) -> None:
         """A checkpoint's settings never overrule what the user has set (Lightning lets them)."""
@@ -102,7 +133,7 @@ class DeepMACCLI(LightningCLI):
         """Relative paths of callbacks and loggers are relative to the run directory."""
         self._dump_config()
         settings = self.config[self.subcommand]
-        _check_checkpoint(settings.get("ckpt_path"))
+        settings.ckpt_path = chosen_checkpoint(settings.get("ckpt_path"), self.run_dir)
         take_precision(settings.trainer)
         settings.trainer.default_root_dir = str(self.run_dir)
         for group, key in (("callbacks", "dirpath"), ("logger", "save_dir")):
@@ -111,10 +142,26 @@ class DeepMACCLI(LightningCLI):
                 if arguments.get(key) is not None:
                     arguments[key] = str(self.run_dir / arguments[key])
 
+    def instantiate_classes(self) -> None:
+        """Build everything; nothing has been read yet.
+
+        Raises:
+            ConfigError: settings that do not go together, or not with this machine.
+        """
+        try:
+            super().instantiate_classes()
+        except UserError:
+            raise
+        except Exception as error:  # whatever a library raises about an argument
+            raise ConfigError(f"these settings cannot be used: {one_sentence(error)}") from error
+        self.model.rehearse(self.datamodule.hparams["image_size"])
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the callback that saves the configuration the portable text."""
         self.save_config_kwargs = {"content": self.config_dump, "run_dir": self.run_dir}
         trainer = super().instantiate_trainer(**kwargs)
+        DeepMACCLI.running = trainer
+        trainer.callbacks[:0] = [Resumption(), StopSignals()]  # type: ignore[attr-defined]
         if trainer.strategy._checkpoint_io is None:
             trainer.strategy.checkpoint_io = CheckpointFiles()
         if isinstance(trainer.strategy, XLAReplicas):
@@ -132,6 +179,7 @@ class DeepMACCLI(LightningCLI):
     def after_fit(self) -> None:
         """Every training ends with one evaluation of its last weights, and its table."""
         evaluation = self.evaluation
+        self._say_what_time_left_undone()
         if evaluation is None or not self.trainer.limit_val_batches:
             return
         say(f"run directory: {self.run_dir}")
@@ -143,6 +191,18 @@ class DeepMACCLI(LightningCLI):
             )
         elif self.trainer.is_global_zero:
             Console(highlight=False).print(format_table(evaluation.metrics))
+
+    def _say_what_time_left_undone(self) -> None:
+        """Where ``max_time`` ended the training; it counts from the run's first start."""
+        timers = [c for c in self.trainer.callbacks if isinstance(c, Timer)]  # type: ignore
+        if timers and (timers[0].time_remaining() or 0) < 0:
+            again = timedelta(seconds=round(timers[0].time_elapsed()))
+            total = again + timedelta(seconds=timers[0]._duration or 0)
+            hours, seconds = divmod(total.seconds, 3600)
+            text = f"{total.days:02d}:{hours:02d}:{seconds // 60:02d}:{seconds % 60:02d}"
+            command = command_to_go_on(self.run_dir, {"trainer.max_time": text})
+            step = self.trainer.global_step
+            say(f"stopped by trainer.max_time, after step {step}; to go on: {command}")
 
     def validate(self, **kwargs: Any) -> None:
         """Our table replaces Lightning's list of values."""
@@ -157,11 +217,30 @@ class DeepMACCLI(LightningCLI):
         self.trainer.predict(**{**kwargs, "return_predictions": False})
 
 
-def _check_checkpoint(path: str | None) -> None:
-    """Before anything is read: a checkpoint named by its path has to be there."""
-    known_words = path in (None, "last", "best", "hpc") or "://" in str(path)
-    if not known_words and not Path(str(path)).is_file():
-        raise ConfigError(f"ckpt_path={path}: no such file (`last` takes the run directory's own)")
+def _interrupted(
+    error: BaseException, command: str, trainer: Trainer | None, run_dir: Path
+) -> BaseException:
+    """What a signal stopped, in one sentence, and how it goes on."""
+    callbacks = [] if trainer is None else trainer.callbacks  # type: ignore[attr-defined]
+    heard = [c.received for c in callbacks if isinstance(c, StopSignals) and c.received]
+    number = heard[0] if heard else signal_behind(error)
+    if not number:
+        number = signal.SIGTERM if isinstance(error, SIGTERMException) else 0
+    if not number:
+        return error
+    code = 128 + number
+    if trainer is None or not trainer.is_global_zero:
+        return Interrupted("" if trainer else f"stopped by {name_of(number)}", code)
+    last = [c for c in callbacks if isinstance(c, LastCheckpoint)]
+    if command != "fit" or not last or last[0].path is None or not last[0].path.is_file():
+        return Interrupted(f"stopped by {name_of(number)}; nothing was saved", code)
+    step = trainer.global_step
+    state = f"after step {step}, saved in" if last[0].is_of(step) else "an earlier step is in"
+    return Interrupted(
+        f"stopped by {name_of(number)}, {state} {last[0].path}; to go on: "
+        f"{command_to_go_on(run_dir)}",
+        code,
+    )
 
 
 class SaveFlatConfig(SaveConfigCallback):

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from deepmac.errors import ConfigError
+from deepmac.lightning.overrides import prepared
 
 RUN_DIR_VARIABLE = "DEEPMAC_RUN_DIR"
 
@@ -38,7 +39,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
 
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(config_tree())):
-            config = hydra_compose("train", overrides=list(overrides), return_hydra_config=True)
+            config = hydra_compose("train", overrides=prepared(overrides), return_hydra_config=True)
         # Interpolations below `hydra` look here; Lightning must not, so it is emptied again.
         HydraConfig.instance().set_config(config)
         try:
@@ -77,7 +78,10 @@ def lightning_config(config: DictConfig) -> dict[str, Any]:
     content = {str(key): value for key, value in plain.items()}
     for name in ("callbacks", "logger"):
         del content[name]
-        chosen = [entry for entry in content["trainer"][name] or [] if entry is not None]
+        entries = content["trainer"][name] or []
+        if not isinstance(entries, list):
+            raise ConfigError(f"trainer.{name} is made of the group {name}: set {name}.NAME=...")
+        chosen = [entry for entry in entries if entry is not None]
         content["trainer"][name] = chosen or ([] if name == "callbacks" else False)
     return content
 

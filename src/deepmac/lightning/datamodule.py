@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -24,20 +24,26 @@ from deepmac.data.sampler import EpochBatchSampler
 from deepmac.data.settings import Split, data_folder, read_annotations, read_classes
 from deepmac.data.transforms.compose import evaluation_transform, training_transform
 from deepmac.data.transforms.jitter import JitterMode
+from deepmac.data.transforms.windows import MIN_VISIBLE, window_transform
 from deepmac.errors import ConfigError, DataError
 from deepmac.lightning.console import say
 from deepmac.lightning.xla import device as xla
 from deepmac.models.weights import read_weight_file
-from deepmac.nn.norm import Compat
+from deepmac.nn.conventions import Compat
+from deepmac.nn.ranges import PositiveInt, Range, Seed, Share, check_arguments
 
 ORIGINAL_MAX_BOXES = 100
 _MODEL_NAMES = {
     "mask_size": "mask_size",
+    "box_margin": "box_margin",
     "stride": "stride",
     "compat": "compat",
     "full_resolution_masks": "predict_full_resolution_masks",
 }
 """Settings that follow one of Deep-MAC's, which may come from a checkpoint."""
+
+
+_Scale = Annotated[float, Range(0, 100, open_low=True)]
 
 
 class CocoDataModule(pl.LightningDataModule):
@@ -67,7 +73,13 @@ class CocoDataModule(pl.LightningDataModule):
             is scaled before it is cropped or padded.
         max_roi_jitter_ratio: move mask-training boxes by up to this share of their size.
         roi_jitter_mode: see :func:`deepmac.data.transforms.jitter.jitter_boxes`.
+        roi_jitter_share: of the mask-training boxes that are moved.
+        windows: instead of the crop, sides in pixels of square windows around one object each, at
+            the scale it has in an input of ``image_size``; every batch draws one of the sides.
+        window_scale: range of the factor on that scale.
+        window_objects: objects of a window that are learned from, drawn at random; null = all.
         mask_size: side of the mask targets: ``model.mask_size``.
+        box_margin: how far mask targets reach beyond boxes; follows ``model.box_margin``.
         mask_oversampling: mask targets are this many times finer; for Deep-MARC with
             ``train_boxes=proposals``, which cuts them anew.
         full_resolution_masks: targets over the whole map instead of within boxes; follows
@@ -95,33 +107,44 @@ class CocoDataModule(pl.LightningDataModule):
         predict_json: str | None = None,
         image_dir: str | None = None,
         masked_classes: str | list[str | int] = "annotated",
-        image_size: int = 512,
-        batch_size: int = 8,
-        val_batch_size: int = 8,
-        num_workers: int | None = None,
-        max_boxes: int | None = None,
+        image_size: Annotated[int, Range(4, 8192)] = 512,
+        batch_size: Annotated[int, Range(1, 65536)] = 8,
+        val_batch_size: Annotated[int, Range(1, 65536)] = 8,
+        num_workers: Annotated[int, Range(0, 256)] | None = None,
+        max_boxes: Annotated[int, Range(1, 10_000)] | None = None,
         only_images: list[int] | None = None,
-        flip: float = 0.5,
+        flip: Share = 0.5,
         color: bool = True,
-        crop_scale: tuple[float, float] | None = (0.6, 1.3),
-        scale_jitter: tuple[float, float] | None = None,
-        max_roi_jitter_ratio: float = 0.0,
+        crop_scale: tuple[_Scale, _Scale] | None = (0.6, 1.3),
+        scale_jitter: tuple[_Scale, _Scale] | None = None,
+        max_roi_jitter_ratio: Share = 0.0,
         roi_jitter_mode: JitterMode = "default",
-        mask_size: int = 32,
-        mask_oversampling: int = 1,
+        roi_jitter_share: Share = 1.0,
+        windows: list[PositiveInt] | None = None,
+        window_scale: tuple[_Scale, _Scale] = (0.6, 1.25),
+        window_objects: PositiveInt | None = None,
+        mask_size: Annotated[int, Range(1, 4096)] = 32,
+        box_margin: Annotated[float, Range(0, 4)] = 0.0,
+        mask_oversampling: Annotated[int, Range(1, 16)] = 1,
         full_resolution_masks: bool = False,
-        stride: int = 4,
+        stride: Literal[4, 8] = 4,
         compat: Compat = None,
         on_error: OnError = "stop",
         check_images: CheckImages = "header",
-        seed: int = 0,
-        shapes_train: int = 2000,
-        shapes_val: int = 200,
-        shapes_size: int = 128,
+        seed: Seed = 0,
+        shapes_train: Annotated[int, Range(1, 10_000_000)] = 2000,
+        shapes_val: Annotated[int, Range(1, 10_000_000)] = 200,
+        shapes_size: Annotated[int, Range(16, 4096)] = 128,
         difficulty: Literal["default", "hard", "coats"] = "default",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_arguments("data", self.hparams, CocoDataModule)
+        for name in ("crop_scale", "scale_jitter", "window_scale"):
+            if (chosen := self.hparams[name]) and chosen[0] > chosen[1]:
+                raise ConfigError(
+                    f"data.{name}={list(chosen)} is a range: the smaller number first"
+                )
         self.train_index: CocoIndex | None = None
         self.val_index: CocoIndex | None = None
         self.predict_index: CocoIndex | None = None
@@ -183,10 +206,21 @@ class CocoDataModule(pl.LightningDataModule):
             persistent_workers=self._workers > 0,
         )
 
-    def _training_transform(self) -> v2.Transform:
+    def _training_transform(self) -> v2.Transform | list[v2.Transform]:
         settings = self.hparams
         size = settings["image_size"]
         chosen = {name: settings[name] for name in ("flip", "color", "crop_scale")}
+        if settings["windows"]:
+            return [
+                window_transform(
+                    side,
+                    image_size=size,
+                    scale=settings["window_scale"],
+                    flip=settings["flip"],
+                    color=settings["color"],
+                )
+                for side in settings["windows"]
+            ]
         if settings["compat"] is None:
             return training_transform(size, **chosen, scale_jitter=settings["scale_jitter"])
         if settings["scale_jitter"] is not None:
@@ -254,7 +288,11 @@ class CocoDataModule(pl.LightningDataModule):
         )
 
     def _dataset(
-        self, index: CocoIndex, *, training: bool, transform: v2.Transform
+        self,
+        index: CocoIndex,
+        *,
+        training: bool,
+        transform: v2.Transform | list[v2.Transform],
     ) -> CocoInstances:
         settings = self.hparams
         return CocoInstances(
@@ -268,6 +306,10 @@ class CocoDataModule(pl.LightningDataModule):
             training=training,
             max_roi_jitter_ratio=settings["max_roi_jitter_ratio"],
             roi_jitter_mode=settings["roi_jitter_mode"],
+            roi_jitter_share=settings["roi_jitter_share"],
+            box_margin=settings["box_margin"],
+            max_objects=settings["window_objects"] if training and settings["windows"] else None,
+            min_visible=MIN_VISIBLE if training and settings["windows"] else 0.0,
             mask_resolution="map" if settings["full_resolution_masks"] else "crop",
             original=settings["compat"] is not None,
         )
@@ -353,7 +395,7 @@ class CocoDataModule(pl.LightningDataModule):
 
 def _counts(index: CocoIndex) -> list[int]:
     """Objects of every image."""
-    return [sum(not item.iscrowd for item in image.instances) for image in index.images]
+    return index.table.objects_per_image().tolist()
 
 
 def _one_thread(worker_id: int) -> None:

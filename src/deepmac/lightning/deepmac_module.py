@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,20 @@ from deepmac.lightning.module import NORMALIZATIONS, Batch, SegmentationModule
 from deepmac.lightning.optim.schedule import ScheduleShape
 from deepmac.lightning.optim.tensorflow_adam import TensorFlowAdam
 from deepmac.lightning.prediction import predict_batch
-from deepmac.losses.criterion import DeepMACCriterion, LossOptions
-from deepmac.losses.original import training_boxes, training_mask_logits
-from deepmac.losses.second_view import second_view
+from deepmac.losses.options import LossOptions
+from deepmac.losses.original import criterion_of
+from deepmac.losses.training_masks import training_boxes, training_mask_logits
+from deepmac.nn.conventions import conventions_of
 from deepmac.nn.deepmac import DeepMAC
-from deepmac.nn.norm import Compat, set_cross_replica
-from deepmac.nn.roi_crop import CropImpl
+from deepmac.nn.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+    Share,
+)
 
 
 class DeepMACModule(SegmentationModule):
@@ -26,28 +34,9 @@ class DeepMACModule(SegmentationModule):
 
     Args:
         num_classes: class slots; null takes the number of categories in the training json.
-        backbone: ``hourglass_104|52|32|20|10`` or any timm model name.
-        weights: backbone weights to start from: null, ``timm``, ``package`` or a local file.
         normalization: ``imagenet`` or ``centernet_bgr``; null = as the weights were trained.
-        pyramid_width: channels of the feature pyramid on timm backbones.
-        stride: input pixels per cell of the maps, 4 or 8.
-        head_channels: width of the prediction heads.
-        mask_head: one of ``deepmac.nn.mask_heads.MASK_HEADS``.
-        num_init_channels: width of the mask head.
-        mask_size: side of the box crop that the mask head sees and answers.
-        pixel_embedding_dim: channels of the pixel embedding.
-        dim: channels of the instance embedding.
-        use_xy: give the mask head coordinate channels.
-        use_instance_embedding: give the mask head the embedding at the box centre.
-        predict_full_resolution_masks: the mask head sees the whole map instead of a crop.
-        postprocess_crop_size: side of the masks returned in that mode.
-        max_detections: boxes returned per image.
         min_score: detections below it get no mask and are left out of results.
         mask_threshold: a pixel belongs to a mask above this probability.
-        crop_impl: ``auto``, ``torchvision`` or ``separable`` RoIAlign.
-        checkpoint_activations: recompute backbone activations in the backward pass.
-        compat: ``tf_release`` or ``tf_latest``: everything as the original: network, crop, norms,
-            data, losses, optimizer.
         init_from: checkpoint or weight file to start from; what did not fit is reported.
         losses: weights and variants of the losses.
         lr: peak learning rate.
@@ -61,6 +50,7 @@ class DeepMACModule(SegmentationModule):
         backbone_lr_factor: learning rate of the backbone relative to ``lr``.
         channels_last: memory format of images and weights; faster on most devices.
         compile: run backbone and heads through ``torch.compile``.
+        **network: further arguments of the network.
     """
 
     system = "deepmac"
@@ -68,78 +58,39 @@ class DeepMACModule(SegmentationModule):
     def __init__(
         self,
         *,
-        num_classes: int | None = None,
-        backbone: str = "hourglass_104",
-        weights: str | None = None,
+        num_classes: Annotated[int, Range(1, 1_000_000)] | None = None,
         normalization: Literal["imagenet", "centernet_bgr"] | None = None,
-        pyramid_width: int = 64,
-        stride: Literal[4, 8] = 4,
-        head_channels: int = 256,
-        mask_head: str = "hourglass52",
-        num_init_channels: int = 64,
-        mask_size: int = 32,
-        pixel_embedding_dim: int = 16,
-        dim: int = 32,
-        use_xy: bool = True,
-        use_instance_embedding: bool = True,
-        predict_full_resolution_masks: bool = False,
-        postprocess_crop_size: int = 256,
-        max_detections: int = 100,
-        min_score: float = 0.0,
-        mask_threshold: float = 0.5,
-        crop_impl: CropImpl = "auto",
-        checkpoint_activations: bool = False,
-        compat: Compat = None,
+        min_score: Share = 0.0,
+        mask_threshold: OpenShare = 0.5,
         init_from: str | None = None,
         losses: LossOptions = LossOptions(),  # noqa: B008 - frozen
-        lr: float = 1e-3,
-        lr_batch_size: int | None = None,
-        warmup_start_lr: float = 2.5e-4,
-        warmup_steps: int = 5000,
+        lr: PositiveFloat = 1e-3,
+        lr_batch_size: PositiveInt | None = None,
+        warmup_start_lr: NonNegativeFloat = 2.5e-4,
+        warmup_steps: NonNegativeInt = 5000,
         lr_schedule: ScheduleShape = "cosine",
-        weight_decay: float = 0.0,
-        adam_epsilon: float = 1e-7,
-        backbone_lr_factor: float = 1.0,
+        weight_decay: NonNegativeFloat = 0.0,
+        adam_epsilon: PositiveFloat = 1e-7,
+        backbone_lr_factor: NonNegativeFloat = 1.0,
         channels_last: bool = True,
         compile: bool = False,
+        **network: Any,
     ) -> None:
         super().__init__()
+        self.network_arguments = network
         self.save_hyperparameters()
+        self.keep_network_arguments(DeepMAC)
         # Plain values only: a checkpoint must load without running code.
         options = losses if isinstance(losses, LossOptions) else LossOptions(**losses)
         self.hparams["losses"] = asdict(options)
-        self.criterion = DeepMACCriterion(options.following(compat), compat=compat is not None)
+        self.criterion = criterion_of(options, conventions_of(self.hparams["compat"]))
 
-    def make_network(self, num_classes: int, *, fresh: bool) -> DeepMAC:
+    def make_network(self, num_classes: int) -> DeepMAC:
         """See :class:`SegmentationModule`."""
-        settings = self.hparams
-        names = [
-            "backbone",
-            "weights",
-            "pyramid_width",
-            "stride",
-            "head_channels",
-            "mask_head",
-            "num_init_channels",
-            "mask_size",
-            "pixel_embedding_dim",
-            "dim",
-            "use_xy",
-            "use_instance_embedding",
-            "predict_full_resolution_masks",
-            "postprocess_crop_size",
-            "max_detections",
-            "crop_impl",
-            "checkpoint_activations",
-            "compat",
-        ]
-        arguments = {name: settings[name] for name in names}
-        if not fresh:
-            arguments["weights"] = None  # a checkpoint replaces them anyway
         return DeepMAC(
             num_classes=num_classes,
-            normalization=NORMALIZATIONS.get(settings["normalization"] or ""),
-            **arguments,
+            normalization=NORMALIZATIONS.get(self.hparams["normalization"] or ""),
+            **self.network_arguments,
         )
 
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -168,8 +119,6 @@ class DeepMACModule(SegmentationModule):
         if self.trainer.world_size > 1:
             self.criterion.sum_over_replicas = self.sum_over_replicas
             self.synchronize_norms()
-            if self.hparams["compat"] and self.hparams["mask_head"].startswith("resnet"):
-                set_cross_replica(self._network.mask_head, False)  # plain norms in the original
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Masks are learned on ground-truth boxes alone."""
@@ -182,8 +131,8 @@ class DeepMACModule(SegmentationModule):
         logits = [training_mask_logits(network, stage, boxes, rows) for stage in used]
         teachers = None
         if options.self_supervision_weight > 0:
-            teachers = second_view(
-                network, batch, options, only_last_stage=options.use_only_last_stage
+            teachers = self.criterion.second_view.teachers(
+                network, batch, only_last_stage=options.use_only_last_stage
             )
         with torch.autocast(self.device.type, enabled=False):
             losses: dict[str, Tensor] = self.criterion(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,13 @@ from deepmac.lightning.optim.schedule import ScheduleShape
 from deepmac.lightning.prediction import predict_batch
 from deepmac.lightning.xla import device as xla
 from deepmac.nn.deepmarc.model import DeepMARC
-from deepmac.nn.deepmarc.roi_heads import TrainBoxes
+from deepmac.nn.ranges import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenShare,
+    PositiveFloat,
+    Range,
+)
 
 _NAMES = {
     "loss_objectness": "objectness",
@@ -38,11 +44,11 @@ class MaskRCNNLossWeights:
         mask_weight: of the mask loss over mask-supervised boxes.
     """
 
-    objectness_weight: float = 1.0
-    proposal_box_weight: float = 1.0
-    classifier_weight: float = 1.0
-    box_weight: float = 1.0
-    mask_weight: float = 1.0
+    objectness_weight: NonNegativeFloat = 1.0
+    proposal_box_weight: NonNegativeFloat = 1.0
+    classifier_weight: NonNegativeFloat = 1.0
+    box_weight: NonNegativeFloat = 1.0
+    mask_weight: NonNegativeFloat = 1.0
 
 
 class DeepMARCModule(SegmentationModule):
@@ -50,28 +56,8 @@ class DeepMARCModule(SegmentationModule):
 
     Args:
         num_classes: class slots; null takes the number of categories in the training json.
-        backbone: any timm model name with levels of stride 4 to 32.
-        weights: backbone weights to start from: null, ``timm``, ``package`` or a local file.
         normalization: ``imagenet``; null = as the weights were trained.
-        pyramid_width: channels of the feature pyramid.
-        freeze_norm: the backbone's batch norms stay as their weights came.
-        mask_head: one of ``deepmac.nn.deepmarc.mask_branch.ROI_MASK_HEADS``.
-        num_init_channels: width of the mask head.
-        mask_size: side of the masks; the crops that the mask head sees have half of it.
-        class_agnostic: one mask per box; false: one per class.
-        train_boxes: learn masks on ``gt`` boxes alone, or on ``proposals``.
-        outer_boxes_scale: masks cover boxes grown by this factor.
-        use_xy: give the mask head coordinate channels.
-        box_head: ``mlp``: two dense layers; ``conv``: four convolutions and a dense layer.
-        head_channels: width of the box head's dense layers.
-        anchor_scale: side of a square anchor, in cells of its level.
-        proposals: boxes per image that the first stage hands over.
-        rois_per_image: proposals per image that the box head learns from.
-        min_score: detections must be above it.
         mask_threshold: a pixel belongs to a mask above this probability.
-        nms_threshold: overlap above which the weaker detection of a class goes.
-        max_detections: boxes returned per image.
-        checkpoint_activations: recompute backbone activations in the backward pass.
         init_from: checkpoint or weight file to start from; what did not fit is reported.
         losses: weights of the losses.
         optimizer: ``adam`` (AdamW with weight decay) or ``sgd`` with a momentum of 0.9.
@@ -85,6 +71,7 @@ class DeepMARCModule(SegmentationModule):
         backbone_lr_factor: learning rate of the backbone relative to ``lr``.
         channels_last: memory format of images and weights; faster on most devices.
         compile: run the backbone through ``torch.compile``.
+        **network: further arguments of the network.
     """
 
     system = "deepmarc"
@@ -93,83 +80,40 @@ class DeepMARCModule(SegmentationModule):
     def __init__(
         self,
         *,
-        num_classes: int | None = None,
-        backbone: str = "resnet50",
-        weights: str | None = None,
+        num_classes: Annotated[int, Range(1, 1_000_000)] | None = None,
         normalization: Literal["imagenet"] | None = None,
-        pyramid_width: int = 256,
-        freeze_norm: bool = False,
-        mask_head: str = "hourglass52",
-        num_init_channels: int = 64,
-        mask_size: int = 64,
-        class_agnostic: bool = True,
-        train_boxes: TrainBoxes = "gt",
-        outer_boxes_scale: float = 1.0,
-        use_xy: bool = False,
-        box_head: Literal["mlp", "conv"] = "mlp",
-        head_channels: int = 1024,
-        anchor_scale: float = 8.0,
-        proposals: int = 1000,
-        rois_per_image: int = 512,
-        min_score: float = 0.05,
-        mask_threshold: float = 0.5,
-        nms_threshold: float = 0.5,
-        max_detections: int = 100,
-        checkpoint_activations: bool = False,
+        mask_threshold: OpenShare = 0.5,
         init_from: str | None = None,
         losses: MaskRCNNLossWeights = MaskRCNNLossWeights(),
         optimizer: Literal["adam", "sgd"] = "adam",
-        lr: float = 1e-3,
-        warmup_start_lr: float = 1e-4,
-        warmup_steps: int = 500,
+        lr: PositiveFloat = 1e-3,
+        warmup_start_lr: NonNegativeFloat = 1e-4,
+        warmup_steps: NonNegativeInt = 500,
         lr_schedule: ScheduleShape = "cosine",
-        lr_drops: list[int] | None = None,
-        weight_decay: float = 0.0,
-        adam_epsilon: float = 1e-7,
-        backbone_lr_factor: float = 1.0,
+        lr_drops: list[NonNegativeInt] | None = None,
+        weight_decay: NonNegativeFloat = 0.0,
+        adam_epsilon: PositiveFloat = 1e-7,
+        backbone_lr_factor: NonNegativeFloat = 1.0,
         channels_last: bool = True,
         compile: bool = False,
+        **network: Any,
     ) -> None:
         super().__init__()
+        self.network_arguments = network
         self.save_hyperparameters()
+        self.keep_network_arguments(DeepMARC)
         # Plain values only: a checkpoint must load without running code.
         weights_of_losses = (
             losses if isinstance(losses, MaskRCNNLossWeights) else MaskRCNNLossWeights(**losses)
         )
         self.hparams["losses"] = asdict(weights_of_losses)
 
-    def make_network(self, num_classes: int, *, fresh: bool) -> DeepMARC:
+    def make_network(self, num_classes: int) -> DeepMARC:
         """See :class:`SegmentationModule`."""
-        settings = self.hparams
-        names = [
-            "backbone",
-            "weights",
-            "pyramid_width",
-            "freeze_norm",
-            "mask_head",
-            "num_init_channels",
-            "mask_size",
-            "class_agnostic",
-            "train_boxes",
-            "outer_boxes_scale",
-            "use_xy",
-            "box_head",
-            "head_channels",
-            "anchor_scale",
-            "proposals",
-            "rois_per_image",
-            "min_score",
-            "nms_threshold",
-            "max_detections",
-            "checkpoint_activations",
-        ]
-        arguments = {name: settings[name] for name in names}
-        if not fresh:
-            arguments["weights"] = None  # a checkpoint replaces them anyway
         return DeepMARC(
             num_classes=num_classes,
-            normalization=NORMALIZATIONS.get(settings["normalization"] or ""),
-            **arguments,
+            normalization=NORMALIZATIONS.get(self.hparams["normalization"] or ""),
+            **self.network_arguments,
         )
 
     def configure_model(self) -> None:

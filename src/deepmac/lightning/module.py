@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,10 +13,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 
 from deepmac.class_map import ClassMap
-from deepmac.errors import ConfigError
+from deepmac.errors import ConfigError, one_sentence
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning import position
 from deepmac.lightning.callbacks.evaluation import gather
@@ -27,6 +30,7 @@ from deepmac.lightning.xla.step_watch import LossNotFinite, StepWatch, not_finit
 from deepmac.models.initial_weights import load_initial_weights
 from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET, Normalization
 from deepmac.nn.norm import set_all_reduce, set_cross_replica
+from deepmac.nn.ranges import check_arguments
 from deepmac.nn.recompute import set_recompute
 
 Batch = Mapping[str, Tensor]
@@ -36,20 +40,24 @@ NORMALIZATIONS = {"imagenet": IMAGENET, "centernet_bgr": CENTERNET_BGR}
 class SegmentationModule(pl.LightningModule, ABC):
     """Thin glue between a network that makes masks and the trainer.
 
-    A subclass keeps its constructor's arguments in ``hparams`` and says three things: which
-    network they describe, what its losses on a batch are, and what it answers on a batch. The
-    network has ``backbone`` (with ``size_divisor``) and ``normalize``. Settings read here:
+    A subclass keeps its constructor's arguments in ``hparams``, hands those that it does not know
+    to its network (jsonargparse reads their names, types and defaults there), and says three
+    things: which network they describe, what its losses on a batch are, and what it answers on a
+    batch. The network has ``backbone`` (with ``size_divisor``) and ``normalize``. Settings read
+    here:
     ``num_classes, normalization, init_from, channels_last, compile, lr, warmup_start_lr,
     warmup_steps, lr_schedule, weight_decay, adam_epsilon, backbone_lr_factor``, and ``lr_drops``
     where there is one.
 
     Attributes:
         system: the name under which configurations and checkpoints know the subclass.
+        network_arguments: of the network's constructor.
         resamples_masks: mask targets need not have the size of the masks.
     """
 
     system: str
     resamples_masks = False
+    network_arguments: dict[str, Any]
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,9 +66,25 @@ class SegmentationModule(pl.LightningModule, ABC):
         self._fresh_weights = True
         self._watch: StepWatch | None = None
 
+    def keep_network_arguments(self, kind: type[nn.Module]) -> None:
+        """Complete ``hparams`` by the arguments that the network's constructor fills in.
+
+        Raises:
+            ConfigError: a number out of its range.
+            TypeError: it does not take one of those given.
+        """
+        parameters = inspect.signature(kind).parameters
+        if unknown := self.network_arguments.keys() - parameters.keys():
+            raise TypeError(f"{kind.__name__} takes no argument {', '.join(sorted(unknown))}")
+        defaults = {name: entry.default for name, entry in parameters.items()}
+        self.save_hyperparameters({**defaults, **self.hparams})
+        own = inspect.signature(type(self)).parameters
+        check_arguments("model", self.hparams, type(self))
+        check_arguments("model", {n: v for n, v in self.hparams.items() if n not in own}, kind)
+
     @abstractmethod
-    def make_network(self, num_classes: int, *, fresh: bool) -> nn.Module:
-        """The network of ``hparams``; unless ``fresh``, a checkpoint will bring its weights.
+    def make_network(self, num_classes: int) -> nn.Module:
+        """The network of ``network_arguments``.
 
         Raises:
             ValueError: settings that do not go together.
@@ -80,15 +104,42 @@ class SegmentationModule(pl.LightningModule, ABC):
         """Build the network for the trainer's data set; a checkpoint brings its own classes."""
         if self.network is None and self._trainer is not None:
             self.build(self._data.class_map)
-            self._check_image_size(self._data.hparams["image_size"])
+            self._check_image_size(self.network, self._data.hparams["image_size"])
             if self._data.hparams["mask_oversampling"] != 1 and not self.resamples_masks:
                 raise ConfigError(
                     "data.mask_oversampling is for Deep-MARC: Deep-MAC learns from masks of its "
                     "own size, so set it to 1"
                 )
 
-    def _check_image_size(self, size: int) -> None:
-        divisor = self._built.backbone.size_divisor
+    def rehearse(self, image_size: int) -> None:
+        """Build the network without memory for its weights, before any data is read.
+
+        Raises:
+            ConfigError: settings that do not go together, or a network larger than the memory.
+        """
+        given = self.network_arguments
+        self.network_arguments = {**given, "weights": None}
+        try:
+            with torch.device("meta"):
+                network: Any = self.make_network(self.hparams["num_classes"] or 1)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        except (RuntimeError, OverflowError, MemoryError) as error:
+            raise ConfigError(f"the network cannot be built: {one_sentence(error)}") from error
+        finally:
+            self.network_arguments = given
+        self._check_image_size(network, image_size)
+        # Weights, gradients and the two moments of Adam.
+        needed = 4 * sum(p.numel() * p.element_size() for p in network.parameters())
+        if needed > (there := memory_of_machine()):
+            raise ConfigError(
+                f"a training of this network takes {needed / 1e9:.1f} GB for weights alone, and "
+                f"this machine has {there / 1e9:.1f} GB: lower model.head_channels, "
+                "model.num_init_channels or model.pyramid_width"
+            )
+
+    def _check_image_size(self, network: Any, size: int) -> None:
+        divisor = network.backbone.size_divisor
         if size % divisor:
             raise ConfigError(
                 f"data.image_size={size} does not fit {self.hparams['backbone']}: it must be one "
@@ -103,14 +154,10 @@ class SegmentationModule(pl.LightningModule, ABC):
                 f"model.num_classes={settings['num_classes']}, but the annotations define "
                 f"{len(class_map)} categories: set model.num_classes=null to follow the data"
             )
-        if not 0 < settings["mask_threshold"] < 1:
-            raise ConfigError(
-                f"model.mask_threshold={settings['mask_threshold']} lies between 0 and 1"
-            )
         self.class_map = class_map
         try:
             with torch.device("cpu"):  # the same initial weights on every device
-                network: Any = self.make_network(len(class_map), fresh=self._fresh_weights)
+                network: Any = self.make_network(len(class_map))
         except ValueError as error:
             raise ConfigError(str(error)) from error
         if settings["init_from"] and self._fresh_weights:
@@ -216,7 +263,9 @@ class SegmentationModule(pl.LightningModule, ABC):
             shape=settings["lr_schedule"],
             drops=settings.get("lr_drops") or (),
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: factor(step, time_share=self._time_share())
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -252,6 +301,17 @@ class SegmentationModule(pl.LightningModule, ABC):
             per_epoch = math.ceil(self._data.batches_per_epoch / trainer.accumulate_grad_batches)
             limits.append(trainer.max_epochs * per_epoch)
         return min(limits)
+
+    def _time_share(self) -> float | None:
+        """The part of ``trainer.max_time`` that training has used, resumed runs included."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        timers = [one for one in callbacks if isinstance(one, Timer)]
+        shares = [
+            timer.time_elapsed() / (timer.time_elapsed() + remaining)
+            for timer in timers
+            if (remaining := timer.time_remaining()) is not None
+        ]
+        return min(1.0, *shares) if shares else None
 
     # Evaluation and prediction; callbacks turn the returned predictions into metrics and files.
 
@@ -312,6 +372,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         )
         if self.network is None or wider:
             self._fresh_weights = False
+            self.network_arguments["weights"] = None  # the checkpoint brings them
             self.build(stored)
         assert self.class_map is not None
         if stored.category_ids != self.class_map.category_ids:
@@ -374,6 +435,11 @@ class SegmentationModule(pl.LightningModule, ABC):
         if self.hparams["channels_last"] and images.device.type != "xla":
             images = images.contiguous(memory_format=torch.channels_last)
         return images
+
+
+def memory_of_machine() -> int:
+    """Bytes of main memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _short(ids: tuple[int, ...]) -> str:

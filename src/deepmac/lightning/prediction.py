@@ -12,8 +12,9 @@ from torch import Tensor
 from deepmac.class_map import ClassMap
 from deepmac.evaluation.results import ImageResult, image_result
 from deepmac.lightning.xla import device as xla
+from deepmac.nn.centernet import no_detections
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.predict.paste import PasteRule, masks_to_rles
+from deepmac.predict.paste import masks_to_rles
 
 _ON_HOST = ("annotation_ids", "valid", "geometry", "original_sizes", "image_ids", "filler")
 
@@ -38,7 +39,10 @@ def predict_batch(
         min_score: detections below it are left out before the mask head runs.
         threshold: a pixel belongs to a mask above this probability.
     """
-    detections = network.detect(stage, batch["true_sizes"])
+    if network.detector:
+        detections = network.detect(stage, batch["true_sizes"])
+    else:
+        detections = no_detections(len(batch["boxes"]), batch["boxes"].device)
     wanted = (detections.scores >= min_score) & (detections.scores > 0)
     if class_map.unused_category_ids:
         used = [i not in class_map.unused_category_ids for i in class_map.category_ids]
@@ -63,7 +67,7 @@ def predict_batch(
     annotation_ids, valid = host["annotation_ids"], host["valid"]
     geometry, sizes, filler = host["geometry"], host["original_sizes"], host["filler"]
     category_of = np.asarray(class_map.category_ids, dtype=np.int64)
-    paste: PasteRule = "corner_aligned" if network.compat else "roi_align"
+    paste = network.conventions.paste_rule
     predictions = []
     for i, image_id in enumerate(host["image_ids"].tolist()):
         if filler[i]:

@@ -73,26 +73,25 @@ def same_label_probability(
     return probability * other + (1 - probability) * (1 - other)
 
 
-def lab_of_map(images: Tensor, stride: int, *, compat: bool = False) -> Tensor:
+def lab_of_map(images: Tensor, stride: int) -> Tensor:
     """CIE Lab colours on the map of ``stride`` pixels a cell.
 
     Args:
         images: (B, 3, H, W) RGB in 0..255, H and W multiples of the (even) stride.
         stride: input pixels per cell.
-        compat: the original samples bilinearly once per cell: the mean of its middle four
-            pixels instead of all.
 
     Returns:
         (B, 1, 3, h, w) float32.
     """
+    return rgb_to_lab(cells_of(images, stride).mean(dim=(3, 5)) / 255)[:, None]
+
+
+def cells_of(images: Tensor, stride: int) -> Tensor:
+    """(B, C, H, W) as float32 (B, C, h, stride, w, stride): the pixels of every cell."""
     batch, channels, height, width = images.shape
-    blocks = images.float().reshape(
+    return images.float().reshape(
         batch, channels, height // stride, stride, width // stride, stride
     )
-    if compat:
-        middle = slice(stride // 2 - 1, stride // 2 + 1)
-        blocks = blocks[:, :, :, middle, :, middle]
-    return rgb_to_lab(blocks.mean(dim=(3, 5)) / 255)[:, None]
 
 
 def lab_of_crops(images: Tensor, boxes: Tensor, size: int, *, impl: CropImpl = "auto") -> Tensor:

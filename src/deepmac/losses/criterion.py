@@ -3,73 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmac.losses.center_targets import CenterTargets, RadiusRule, center_targets
-from deepmac.losses.weak import cross_entropy, dice
-from deepmac.losses.weak_criterion import (
-    Teacher,
-    WeakLossOptions,
-    cells_without_overlap,
-    weak_losses,
-)
+from deepmac.losses.center_targets import CenterTargets, center_targets
+from deepmac.losses.options import LossOptions
+from deepmac.losses.second_view import SecondView, Teacher
+from deepmac.losses.weak import WeakLosses, cross_entropy, dice
 from deepmac.nn.deepmac import StageOutput
-from deepmac.nn.full_resolution import original_resize
-from deepmac.nn.norm import Compat
-
-MaskNormalization = Literal["batch", "image"]
-MaskLoss = Literal["cross_entropy", "dice"]
-
-
-@dataclass(frozen=True)
-class LossOptions(WeakLossOptions):
-    """Weights and variants of the losses (defaults: the original's configs, today's arithmetic).
-
-    Attributes:
-        heatmap_weight: of the penalty-reduced focal loss.
-        size_weight: of the L1 loss on box width and height, in cells.
-        offset_weight: of the L1 loss on the centre's place in its cell.
-        mask_weight: of the mask loss over mask-supervised instances.
-        mask_loss: ``cross_entropy`` averaged over pixels, or ``dice``.
-        focal_alpha: exponent on the error of a prediction.
-        focal_beta: exponent that spares cells near a centre.
-        min_iou: see :func:`deepmac.losses.center_targets.center_targets`.
-        radius_rule: see :func:`deepmac.losses.center_targets.gaussian_radius`.
-        mask_normalization: ``batch`` divides by the instances with masks on all replicas;
-            ``image`` averages within each image first (the 2021 release).
-        probability_clip: clip heatmap probabilities this far from 0 and 1 as the original does;
-            null computes the logarithms from the logits, which needs no clip.
-        use_only_last_stage: mask loss on the last backbone output alone.
-    """
-
-    heatmap_weight: float = 1.0
-    size_weight: float = 0.1
-    offset_weight: float = 1.0
-    mask_weight: float = 5.0
-    mask_loss: MaskLoss = "cross_entropy"
-    focal_alpha: float = 2.0
-    focal_beta: float = 4.0
-    min_iou: float = 0.7
-    radius_rule: RadiusRule = "exact"
-    mask_normalization: MaskNormalization = "batch"
-    probability_clip: float | None = None
-    use_only_last_stage: bool = False
-
-    def following(self, compat: Compat) -> LossOptions:
-        """These options with the original's arithmetic; the first release averaged by image."""
-        if compat is None:
-            return self
-        return replace(
-            self,
-            radius_rule="original",
-            probability_clip=1e-4,
-            mask_normalization="image" if compat == "tf_release" else "batch",
-        )
 
 
 class DeepMACCriterion(nn.Module):
@@ -77,14 +20,17 @@ class DeepMACCriterion(nn.Module):
 
     Args:
         options: weights and variants.
-        compat: weak losses with the slips of the original, full-resolution masks compared at the
-            input's size, and every replica normalised by itself.
+
+    Attributes:
+        weak: the losses that need no masks.
+        second_view: where self-supervision's teachers come from.
     """
 
-    def __init__(self, options: LossOptions = LossOptions(), *, compat: bool = False) -> None:
+    def __init__(self, options: LossOptions) -> None:
         super().__init__()
         self.options = options
-        self.compat = compat
+        self.weak = WeakLosses(options)
+        self.second_view = SecondView(options)
         # Set by the trainer where several replicas share a batch and average their gradients.
         self.replicas = 1
         self.sum_over_replicas: Callable[[Tensor], Tensor] = _same
@@ -113,21 +59,9 @@ class DeepMACCriterion(nn.Module):
             step: optimizer step for warm-ups; None = no warm-up.
 
         Returns:
-            ``loss`` (the weighted sum to minimise), the four unweighted parts by name, and the
-            weak losses that are on.
+            ``loss`` (the weighted sum to minimise), the unweighted parts by name (without a
+            detector ``mask`` alone), and the weak losses that are on.
         """
-        num_classes, map_size = stages[0].heatmap.shape[1], stages[0].heatmap.shape[-2:]
-        targets = center_targets(
-            batch["boxes"],
-            batch["labels"],
-            batch["valid"],
-            num_classes=num_classes,
-            map_size=(map_size[0], map_size[1]),
-            stride=stride,
-            min_iou=self.options.min_iou,
-            radius_rule=self.options.radius_rule,
-        )
-        counted = supervised_cells(batch["true_sizes"], batch["ignore"], stride)
         valid = batch["valid"].float()
         objects = self._count(valid)
         weights = {
@@ -138,30 +72,55 @@ class DeepMACCriterion(nn.Module):
             **self.options.weak_weights(),
         }
         parts: dict[str, list[Tensor]] = {name: [] for name in weights}
-        for stage in stages:
-            focal = self._focal(stage.heatmap.float(), targets.heatmap, counted)
-            size, offset = _size_and_offset(stage, targets, valid)
-            parts["heatmap"].append(focal / objects)
-            parts["size"].append(size / objects)
-            parts["offset"].append(offset / objects)
+        if stages[0].heatmap is not None:
+            self._detector(parts, stages, batch, stride, objects)
         used = mask_logits[-1:] if self.options.use_only_last_stage else mask_logits
         for index, logits in enumerate(used):
             parts["mask"].append(self._mask(logits.float(), batch, full_resolution))
-            weak = weak_losses(
-                self.options,
+            weak = self.weak(
                 logits.float(),
                 batch,
                 full_resolution=full_resolution,
                 stride=stride,
                 step=step,
                 teacher=None if teachers is None else teachers[index],
-                compat=self.compat,
             )
             for name, value in weak.items():
                 parts[name].append((value * valid).sum() / objects)
-        losses = {name: torch.stack(values).mean() for name, values in parts.items()}
+        losses = {name: torch.stack(values).mean() for name, values in parts.items() if values}
         total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return {"loss": total, **losses}
+
+    def _detector(
+        self,
+        parts: dict[str, list[Tensor]],
+        stages: Sequence[StageOutput],
+        batch: Mapping[str, Tensor],
+        stride: int,
+        objects: Tensor,
+    ) -> None:
+        """Append heatmap, size and offset losses of every stage."""
+        valid = batch["valid"].float()
+        counted = supervised_cells(batch["true_sizes"], batch["ignore"], stride)
+        targets: CenterTargets | None = None
+        for stage in stages:
+            assert stage.heatmap is not None
+            if targets is None:
+                targets = center_targets(
+                    batch["boxes"],
+                    batch["labels"],
+                    batch["valid"],
+                    num_classes=stage.heatmap.shape[1],
+                    map_size=(stage.heatmap.shape[-2], stage.heatmap.shape[-1]),
+                    stride=stride,
+                    min_iou=self.options.min_iou,
+                    radius_rule=self.options.radius_rule,
+                )
+            focal = self._focal(stage.heatmap.float(), targets.heatmap, counted)
+            size, offset = _size_and_offset(stage, targets, valid)
+            parts["heatmap"].append(focal / objects)
+            parts["size"].append(size / objects)
+            parts["offset"].append(offset / objects)
 
     def _focal(self, logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
         """Sum over cells of CornerNet's penalty-reduced focal loss."""
@@ -186,10 +145,6 @@ class DeepMACCriterion(nn.Module):
     def _mask(self, logits: Tensor, batch: Mapping[str, Tensor], full_resolution: bool) -> Tensor:
         """The mean over mask-supervised instances."""
         weight = batch["mask_valid"].float()
-        if self.compat and full_resolution:
-            # The original compares every pixel of the input.
-            height, width = batch["mask_targets"].shape[-2:]
-            logits = original_resize(logits, (height, width))
         per_instance = self._per_instance(logits, batch, full_resolution) * weight
         if self.options.mask_normalization == "image":
             return (per_instance.sum(1) / weight.sum(1).clamp(min=1.0)).mean()
@@ -203,22 +158,16 @@ class DeepMACCriterion(nn.Module):
         counted = torch.ones_like(logits)
         if self.options.ignore_class_overlap:
             grid = (logits.shape[-2], logits.shape[-1])
-            counted = cells_without_overlap(
-                batch, grid, full_resolution=full_resolution, compat=self.compat
-            )
+            counted = self.weak.alone(batch, grid, full_resolution)
+        return self._masked_loss(logits, targets, counted)
+
+    def _masked_loss(self, logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
         if self.options.mask_loss == "cross_entropy":
-            return cross_entropy(logits, targets, counted, compat=self.compat)
-        if self.compat:
-            return dice(logits * counted, targets)
+            return cross_entropy(logits, targets, counted)
         return dice(logits, targets, counted)
 
     def _count(self, weight: Tensor) -> Tensor:
-        """Instances per replica, at least one in all: averaged gradients weigh each alike.
-
-        The original divides by each replica's own count instead.
-        """
-        if self.compat:
-            return weight.sum().clamp(min=1.0)
+        """Instances per replica, at least one in all: averaged gradients weigh each alike."""
         return self.sum_over_replicas(weight.sum()).clamp(min=1.0) / self.replicas
 
 
@@ -246,6 +195,7 @@ def _size_and_offset(
     stage: StageOutput, targets: CenterTargets, valid: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sums of L1 errors read at the centre cells, over both channels of valid boxes."""
+    assert stage.size is not None and stage.offset is not None
     weight = valid[..., None]
     size = ((_at(stage.size, targets.cell) - targets.size).abs() * weight).sum()
     offset = ((_at(stage.offset, targets.cell) - targets.offset).abs() * weight).sum()

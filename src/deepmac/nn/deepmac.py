@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from deepmac.errors import UserError
 from deepmac.nn.backbones import Normalization, Normalize, build_backbone
 from deepmac.nn.centernet import CenterNetHeads, Detections, HeadSpec, decode_detections
+from deepmac.nn.conventions import Compat, conventions_of
 from deepmac.nn.full_resolution import original_box_crops
 from deepmac.nn.mask_heads import build_mask_head
 from deepmac.nn.network import static_shapes
-from deepmac.nn.norm import Compat
-from deepmac.nn.roi_crop import CropImpl, roi_crop
+from deepmac.nn.ranges import Range, Width
+from deepmac.nn.roi_crop import CropImpl, grow_boxes, roi_crop
 
 # These heads take the instance embedding as parameters (or project it): never concatenated.
 _EMBEDDING_IS_NOT_AN_INPUT = ("cond_inst1", "cond_inst2", "cond_inst3", "embedding_projection")
@@ -23,16 +25,16 @@ class StageOutput(NamedTuple):
     """What the heads on one backbone output say; ``h w`` is the map of ``stride`` pixels a cell.
 
     Attributes:
-        heatmap: (B, C, h, w) class logits of object centres.
-        size: (B, 2, h, w) box width and height in cells.
-        offset: (B, 2, h, w) x and y of the centre within its cell, in cells.
+        heatmap: (B, C, h, w) class logits of object centres, or None without a detector.
+        size: (B, 2, h, w) box width and height in cells, or None.
+        offset: (B, 2, h, w) x and y of the centre within its cell, in cells, or None.
         pixel_embedding: (B, E, h, w).
         instance_embedding: (B, D, h, w), or None where the mask head uses none.
     """
 
-    heatmap: Tensor
-    size: Tensor
-    offset: Tensor
+    heatmap: Tensor | None
+    size: Tensor | None
+    offset: Tensor | None
     pixel_embedding: Tensor
     instance_embedding: Tensor | None
 
@@ -51,6 +53,10 @@ class DeepMAC(nn.Module):
         mask_head: one of ``deepmac.nn.mask_heads.MASK_HEADS``.
         num_init_channels: width of the mask head.
         mask_size: side of the square box crop that the mask head sees and answers.
+        box_margin: how far the crop looks beyond the box, as a share of the box's side, on each
+            of its sides: the mask then need not end at a box that is a little too tight, nor
+            stick to it. 0 = the box itself, as in the paper.
+        detector: predict boxes and classes too; without, masks of given boxes are all it knows.
         pixel_embedding_dim: channels of the pixel embedding.
         dim: channels of the instance embedding.
         use_xy: give the mask head two coordinate channels (y, x in [-1, 1]).
@@ -61,38 +67,52 @@ class DeepMAC(nn.Module):
         crop_impl: see :func:`deepmac.nn.roi_crop.roi_crop`.
         checkpoint_activations: recompute backbone activations in the backward pass.
         compat: layers, norms and crop of the TensorFlow original (``tf_release``, ``tf_latest``).
+
+    Raises:
+        ConfigError: an unknown backbone, or weights that do not go with it.
+        ValueError: other settings that do not go together.
     """
 
     def __init__(
         self,
         *,
-        num_classes: int,
+        num_classes: Annotated[int, Range(1, 1_000_000)],
         backbone: str = "hourglass_104",
         weights: str | None = None,
         normalization: Normalization | None = None,
-        pyramid_width: int = 64,
-        stride: int = 4,
-        head_channels: int = 256,
+        pyramid_width: Width = 64,
+        stride: Literal[4, 8] = 4,
+        head_channels: Width = 256,
         mask_head: str = "hourglass52",
-        num_init_channels: int = 64,
-        mask_size: int = 32,
-        pixel_embedding_dim: int = 16,
-        dim: int = 32,
+        num_init_channels: Width = 64,
+        mask_size: Annotated[int, Range(1, 4096)] = 32,
+        box_margin: Annotated[float, Range(0, 4)] = 0.0,
+        detector: bool = True,
+        pixel_embedding_dim: Width = 16,
+        dim: Width = 32,
         use_xy: bool = True,
         use_instance_embedding: bool = True,
         predict_full_resolution_masks: bool = False,
-        postprocess_crop_size: int = 256,
-        max_detections: int = 100,
+        postprocess_crop_size: Annotated[int, Range(1, 4096)] = 256,
+        max_detections: Annotated[int, Range(1, 100_000)] = 100,
         crop_impl: CropImpl = "auto",
         checkpoint_activations: bool = False,
         compat: Compat = None,
     ) -> None:
         super().__init__()
+        self.conventions = conventions_of(compat)
         takes_parameters = mask_head in _EMBEDDING_IS_NOT_AN_INPUT
         if takes_parameters and use_instance_embedding:
             raise ValueError(
                 f"mask_head={mask_head!r} reads the instance embedding as its own parameters: "
                 "set use_instance_embedding=false"
+            )
+        if not 0 <= box_margin <= 1:
+            raise ValueError(f"box_margin={box_margin} is a share of the box's side, 0 to 1")
+        if box_margin and (predict_full_resolution_masks or compat):
+            raise ValueError(
+                f"box_margin={box_margin} widens crops of boxes, which there are none of in "
+                "full-resolution mode and in networks of the original: set it to 0"
             )
         self.backbone = build_backbone(
             backbone,
@@ -100,26 +120,26 @@ class DeepMAC(nn.Module):
             stride=stride,
             weights=weights,
             checkpoint_activations=checkpoint_activations,
-            compat=compat,
+            conventions=self.conventions,
         )
         self.normalize = Normalize(normalization or self.backbone.normalization)
         self.num_classes = num_classes
         self.stride = self.backbone.stride
         self.mask_size = mask_size
+        self.box_margin = box_margin
+        self.detector = detector
         self.use_xy = use_xy
         self.full_resolution = predict_full_resolution_masks
         self.postprocess_crop_size = postprocess_crop_size
         self.max_detections = max_detections
-        self.crop_impl: CropImpl = "corner_aligned" if compat else crop_impl
-        self.compat = compat
-
-        kernel = (1, 3) if compat == "tf_latest" else 3
-        specs = {
-            "heatmap": HeadSpec(num_classes, bias_init=-2.19),
-            "size": HeadSpec(2),
-            "offset": HeadSpec(2),
-            "pixel_embedding": HeadSpec(pixel_embedding_dim, kernel=kernel),
-        }
+        self.crop_impl: CropImpl = self.conventions.crop or crop_impl
+        kernel = self.conventions.embedding_kernel
+        specs = {}
+        if detector:
+            specs["heatmap"] = HeadSpec(num_classes, bias_init=-2.19)
+            specs["size"] = HeadSpec(2)
+            specs["offset"] = HeadSpec(2)
+        specs["pixel_embedding"] = HeadSpec(pixel_embedding_dim, kernel=kernel)
         if use_instance_embedding or takes_parameters:
             specs["instance_embedding"] = HeadSpec(dim, kernel=kernel)
         self.heads = nn.ModuleList(
@@ -128,8 +148,14 @@ class DeepMAC(nn.Module):
         )
         in_channels = pixel_embedding_dim + 2 * use_xy + dim * use_instance_embedding
         self.mask_head = build_mask_head(
-            mask_head, in_channels, num_init_channels, mask_size, compat=compat
+            mask_head, in_channels, num_init_channels, mask_size, conventions=self.conventions
         )
+        divisor = self.mask_head.size_divisor
+        if mask_size % divisor and not self.full_resolution:
+            raise ValueError(
+                f"mask_head={mask_head} needs a mask_size that is a multiple of {divisor}, not "
+                f"{mask_size}"
+            )
 
     def forward(self, images: Tensor) -> list[StageOutput]:
         """Every head on every backbone output; the last one is the network's answer.
@@ -152,8 +178,7 @@ class DeepMAC(nn.Module):
         stages = []
         for heads, features in zip(self.heads, maps, strict=True):
             out = heads(features)
-            out.setdefault("instance_embedding", None)
-            stages.append(StageOutput(**out))
+            stages.append(StageOutput(**dict.fromkeys(StageOutput._fields) | out))
         return stages
 
     def mask_logits(self, stage: StageOutput, boxes: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -196,48 +221,58 @@ class DeepMAC(nn.Module):
         valid: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """(B, N, P, P) foreground probabilities within each box; P = ``mask_size``.
+        """(B, N, P, P) foreground probabilities over :meth:`mask_frames`; P = ``mask_size``.
 
         In full-resolution mode the map is cropped by the box and P = ``postprocess_crop_size``.
         Rows that are not ``valid`` mean nothing; see :meth:`mask_logits` for the arguments.
         ``labels`` change nothing: masks are class-agnostic.
         """
         logits = self.mask_logits(stage, boxes, valid)
-        if self.full_resolution and self.compat:
-            logits = original_box_crops(
-                logits, boxes, self.postprocess_crop_size, stride=self.stride, compat=self.compat
-            )
-        elif self.full_resolution:
-            batch, count = boxes.shape[:2]
-            crops = roi_crop(
-                logits.flatten(0, 1).unsqueeze(1),
-                boxes.reshape(batch * count, 1, 4),
-                self.postprocess_crop_size,
-                spatial_scale=1 / self.stride,
-                impl=self.crop_impl,
-                sampling_ratio=1,
-            )
-            logits = crops.reshape(batch, count, *crops.shape[-2:])
+        if self.full_resolution:
+            logits = self._cut_out(logits, boxes)
         return logits.float().sigmoid()
 
     def mask_frames(self, boxes: Tensor) -> Tensor:
-        """What the masks of (..., 4) boxes cover: the boxes themselves."""
-        return boxes
+        """What the masks of (..., 4) xyxy boxes cover: the boxes and their ``box_margin``."""
+        return grow_boxes(boxes, 1 + 2 * self.box_margin)
 
     def detect(self, stage: StageOutput, true_sizes: Tensor | None = None) -> Detections:
         """The best ``max_detections`` boxes of each image; see ``decode_detections``.
 
-        With ``compat``, as in the original, padding may hold objects too, and boxes are clipped
-        to the padded square.
+        In the original padding may hold objects too, and boxes are clipped to the padded square.
+
+        Raises:
+            UserError: the network has no detector.
         """
+        if stage.heatmap is None or stage.size is None or stage.offset is None:
+            raise UserError(
+                "this model makes masks of given boxes and has no detector: give it boxes, or "
+                "train one with model.detector=true"
+            )
         return decode_detections(
             stage.heatmap.float(),
             stage.size.float(),
             stage.offset.float(),
             stride=self.stride,
             max_detections=self.max_detections,
-            true_sizes=None if self.compat else true_sizes,
+            true_sizes=None if self.conventions.finds_in_padding else true_sizes,
         )
+
+    def _cut_out(self, logits: Tensor, boxes: Tensor) -> Tensor:
+        """(B, N, h, w) masks over the whole map to (B, N, P, P) within each box."""
+        size, conventions = self.postprocess_crop_size, self.conventions
+        if conventions.full_resolution != "cut":
+            by_count = conventions.full_resolution == "enlarge_by_count"
+            return original_box_crops(logits, boxes, size, stride=self.stride, by_count=by_count)
+        crops = roi_crop(
+            logits.flatten(0, 1).unsqueeze(1),
+            boxes.flatten(0, 1).unsqueeze(1),
+            size,
+            spatial_scale=1 / self.stride,
+            impl=self.crop_impl,
+            sampling_ratio=1,
+        )
+        return crops.reshape(*boxes.shape[:2], size, size)
 
     def _pixel_inputs(self, stage: StageOutput, boxes: Tensor) -> Tensor:
         """(B, N, 2 + E, S, S): coordinates (y, x), then the cropped pixel embedding."""
@@ -248,7 +283,7 @@ class DeepMAC(nn.Module):
         else:
             pixel = roi_crop(
                 stage.pixel_embedding,
-                boxes,
+                self.mask_frames(boxes),
                 self.mask_size,
                 spatial_scale=1 / self.stride,
                 impl=self.crop_impl,
@@ -259,16 +294,17 @@ class DeepMAC(nn.Module):
         return torch.cat([coordinates.to(pixel.dtype), pixel], dim=2)
 
     def _coordinates(self, pixel: Tensor, boxes: Tensor) -> Tensor:
-        """(B, N, 2, S, S): y then x, from -1 to 1 over the crop.
+        """(B, N, 2, S, S): y then x, from -1 to 1 over the box, further over its margin.
 
         In full-resolution mode: position relative to the box centre, in units of the map's
         side (the newest original; its first release gave the absolute position instead).
         """
         batch, count, _, height, width = pixel.shape
         device = pixel.device
-        if not self.full_resolution or self.compat == "tf_release":
-            y = torch.linspace(-1, 1, height, device=device)[:, None].expand(height, width)
-            x = torch.linspace(-1, 1, width, device=device)[None, :].expand(height, width)
+        if not self.full_resolution or self.conventions.full_resolution_xy == "absolute":
+            far = 1 + 2 * self.box_margin
+            y = torch.linspace(-far, far, height, device=device)[:, None].expand(height, width)
+            x = torch.linspace(-far, far, width, device=device)[None, :].expand(height, width)
             return torch.stack([y, x]).expand(batch, count, 2, height, width)
         centre_x = (boxes[..., 0] + boxes[..., 2]) / (2 * self.stride * width)
         centre_y = (boxes[..., 1] + boxes[..., 3]) / (2 * self.stride * height)

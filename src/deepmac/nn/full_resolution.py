@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -31,25 +29,23 @@ def original_box_crops(
     output_size: int,
     *,
     stride: int,
-    compat: Literal["tf_release", "tf_latest"],
+    by_count: bool,
 ) -> Tensor:
     """Each box's part of its map, which is enlarged by the stride first.
-
-    The newest code takes the number of boxes and the map's height for height and width there:
-    its maps become (stride * N, stride * h), whatever they show.
 
     Args:
         logits: (B, N, h, w).
         boxes: (B, N, 4) xyxy in input pixels.
         output_size: P.
         stride: input pixels per cell.
-        compat: which original.
+        by_count: as the newest code, which takes the number of boxes and the map's height for
+            height and width: its maps become (stride * N, stride * h), whatever they show.
 
     Returns:
         (B, N, P, P).
     """
     batch, count, height, width = logits.shape
-    rows, columns = (height, width) if compat == "tf_release" else (count, height)
+    rows, columns = (count, height) if by_count else (height, width)
     large = original_resize(logits.flatten(0, 1).unsqueeze(1), (stride * rows, stride * columns))
     stretch = torch.tensor([columns / width, rows / height], device=boxes.device, dtype=boxes.dtype)
     moved = (boxes * stretch.repeat(2)).reshape(batch * count, 1, 4)

@@ -14,13 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.initialization import initialize_weights
-from deepmac.nn.norm import (
-    BatchNorm2d,
-    Compat,
-    NormOptions,
-    norm_options,
-)
+from deepmac.nn.norm import BatchNorm2d, NormOptions
 from deepmac.nn.recompute import recomputed
 
 
@@ -79,14 +75,18 @@ HOURGLASS_BACKBONES: dict[str, HourglassSpec] = {
 
 
 def hourglass_backbone(
-    name: str, *, stride: int = 4, compat: Compat = None, checkpoint_activations: bool = False
+    name: str,
+    *,
+    stride: int = 4,
+    conventions: Conventions = TODAY,
+    checkpoint_activations: bool = False,
 ) -> HourglassNetwork:
     """A named hourglass network on RGB images.
 
     Args:
         name: one of ``HOURGLASS_BACKBONES``.
         stride: input pixels per cell of the outputs, 4 (the original) or 8.
-        compat: norms and initial weights of the TensorFlow original.
+        conventions: norms and initial weights.
         checkpoint_activations: see :class:`HourglassNetwork`.
 
     Raises:
@@ -102,7 +102,7 @@ def hourglass_backbone(
         spec=HOURGLASS_BACKBONES[name],
         input_kernel=7,
         input_stride=stride,
-        compat=compat,
+        conventions=conventions,
         checkpoint_activations=checkpoint_activations,
     )
 
@@ -115,7 +115,7 @@ class HourglassNetwork(nn.Module):
         spec: shape of the hourglasses.
         input_kernel: kernel of the input block's first convolution, 7 (images) or 3.
         input_stride: stride of the input block: 1, or a power of two from 4 on.
-        compat: norms and initial weights of the TensorFlow original.
+        conventions: norms and initial weights.
         checkpoint_activations: keep only the inputs of the residual blocks for the backward
             pass and compute the rest again. Results and running statistics are the same.
 
@@ -133,11 +133,11 @@ class HourglassNetwork(nn.Module):
         spec: HourglassSpec,
         input_kernel: int = 3,
         input_stride: int = 1,
-        compat: Compat = None,
+        conventions: Conventions = TODAY,
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
-        options = norm_options("hourglass", compat)
+        options = conventions.hourglass_norm
         width = spec.channels[0]
         self.out_channels = width
         self.num_outputs = spec.stacks
@@ -157,7 +157,7 @@ class HourglassNetwork(nn.Module):
             ConvBlock(width, width, 1, relu=False, options=options) for _ in joints
         )
         self.join_residual = nn.ModuleList(Residual(width, width, options=options) for _ in joints)
-        initialize_weights(self, compat)
+        initialize_weights(self, conventions)
         for module in self.modules():
             if isinstance(module, Residual):
                 module.checkpoint_activations = checkpoint_activations

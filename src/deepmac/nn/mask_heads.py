@@ -8,15 +8,16 @@ and outputs.
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.hourglass import HOURGLASS_HEADS, HourglassNetwork
 from deepmac.nn.initialization import initialize_weights
-from deepmac.nn.norm import Compat
 from deepmac.nn.resnet_head import RESNET_HEADS, ResNetTrunk
 
 COND_INST_HEADS = {"cond_inst1": 1, "cond_inst2": 2, "cond_inst3": 3}
@@ -32,7 +33,12 @@ MASK_HEADS: tuple[str, ...] = (
 
 
 def build_mask_head(
-    name: str, in_channels: int, width: int, mask_size: int, *, compat: Compat = None
+    name: str,
+    in_channels: int,
+    width: int,
+    mask_size: int,
+    *,
+    conventions: Conventions = TODAY,
 ) -> MaskHead:
     """Build one of ``MASK_HEADS``.
 
@@ -42,31 +48,26 @@ def build_mask_head(
             part, else C; always C for ``cond_inst*`` and ``embedding_projection``.
         width: channels the network starts with (``num_init_channels``).
         mask_size: side S of the crop; only ``fully_connected`` is bound to it.
-        compat: norms and initial weights of the TensorFlow original.
+        conventions: norms and initial weights.
 
     Raises:
         ValueError: an unknown name, or a width that ``cond_inst1`` cannot have.
     """
+    convolutional = partial(ConvolutionalMaskHead, in_channels=in_channels, conventions=conventions)
     if name in HOURGLASS_HEADS:
         spec = HOURGLASS_HEADS[name].scaled(width)
-        network = HourglassNetwork(in_channels=in_channels, spec=spec, compat=compat)
-        return ConvolutionalMaskHead(
-            network, in_channels=in_channels, trunk_channels=network.out_channels, compat=compat
-        )
+        network = HourglassNetwork(in_channels=in_channels, spec=spec, conventions=conventions)
+        return convolutional(network, trunk_channels=network.out_channels)
     if name in RESNET_HEADS:
         trunk = ResNetTrunk(
-            in_channels=in_channels, width=width, spec=RESNET_HEADS[name], compat=compat
+            in_channels=in_channels, width=width, spec=RESNET_HEADS[name], conventions=conventions
         )
-        return ConvolutionalMaskHead(
-            trunk, in_channels=in_channels, trunk_channels=trunk.out_channels, compat=compat
-        )
+        return convolutional(trunk, trunk_channels=trunk.out_channels)
     if name == "fully_connected":
         dense = FullyConnectedTrunk(
-            in_channels=in_channels, width=width, mask_size=mask_size, compat=compat
+            in_channels=in_channels, width=width, mask_size=mask_size, conventions=conventions
         )
-        return ConvolutionalMaskHead(
-            dense, in_channels=in_channels, trunk_channels=1, compat=compat
-        )
+        return convolutional(dense, trunk_channels=1)
     if name == "embedding_projection":
         return EmbeddingProjectionHead(in_channels)
     if name in COND_INST_HEADS:
@@ -140,18 +141,23 @@ class ConvolutionalMaskHead(MaskHead):
         net: ``net(x, valid)`` gives (N, trunk_channels, S, S) or a list whose last is such.
         in_channels: C, or C + D.
         trunk_channels: channels of what ``net`` gives.
-        compat: initial weights of the TensorFlow original.
+        conventions: initial weights.
     """
 
     def __init__(
-        self, net: nn.Module, *, in_channels: int, trunk_channels: int, compat: Compat = None
+        self,
+        net: nn.Module,
+        *,
+        in_channels: int,
+        trunk_channels: int,
+        conventions: Conventions = TODAY,
     ) -> None:
         size_divisor = net.size_divisor if isinstance(net, HourglassNetwork) else 1
         super().__init__(
             in_channels=in_channels, trunk_channels=trunk_channels, size_divisor=size_divisor
         )
         self.net = net
-        initialize_weights(self.project_out, compat)
+        initialize_weights(self.project_out, conventions)
 
     def trunk(
         self, pixel: Tensor, instance: Tensor | None = None, valid: Tensor | None = None
@@ -177,14 +183,14 @@ class FullyConnectedTrunk(nn.Module):
     """A 1x1 convolution and two dense layers: (N, in_channels, S, S) to logits (N, 1, S, S)."""
 
     def __init__(
-        self, *, in_channels: int, width: int, mask_size: int, compat: Compat = None
+        self, *, in_channels: int, width: int, mask_size: int, conventions: Conventions = TODAY
     ) -> None:
         super().__init__()
         self.mask_size = mask_size
         self.input_layer = nn.Conv2d(in_channels, width, 1)
         self.fc1 = nn.Linear(width * mask_size**2, 1024)
         self.fc2 = nn.Linear(1024, mask_size**2)
-        initialize_weights(self, compat)
+        initialize_weights(self, conventions)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         size = self.mask_size

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepmac.nn.centernet import Detections
-from deepmac.nn.norm import Compat
+from deepmac.nn.conventions import Conventions
 
 
 class SegmentationNetwork(Protocol):
@@ -18,12 +18,14 @@ class SegmentationNetwork(Protocol):
     ``network(images)`` gives stages, the best last; a stage is all that is kept of the images.
 
     Attributes:
-        compat: which TensorFlow original the numbers follow, if any.
+        detector: whether :meth:`detect` finds anything; masks of given boxes work either way.
+        conventions: today's, or those of a TensorFlow original.
         num_classes: class slots.
         max_detections: boxes that :meth:`detect` gives for each image.
     """
 
-    compat: Compat
+    detector: bool
+    conventions: Conventions
     num_classes: int
     max_detections: int
 

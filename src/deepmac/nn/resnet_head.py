@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.hourglass import Chain
 from deepmac.nn.initialization import initialize_weights
-from deepmac.nn.norm import BatchNorm2d, Compat, NormOptions, norm_options
+from deepmac.nn.norm import BatchNorm2d, NormOptions
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,15 @@ class ResNetTrunk(nn.Module):
     """(N, in_channels, S, S) to (N, out_channels, S, S), any S."""
 
     def __init__(
-        self, *, in_channels: int, width: int, spec: ResNetSpec, compat: Compat = None
+        self,
+        *,
+        in_channels: int,
+        width: int,
+        spec: ResNetSpec,
+        conventions: Conventions = TODAY,
     ) -> None:
         super().__init__()
-        options = norm_options("resnet", compat)
+        options = conventions.resnet_norm
         self.input_layer = nn.Conv2d(in_channels, width, 1)
         self.blocks = Chain()
         channels = width
@@ -53,7 +59,7 @@ class ResNetTrunk(nn.Module):
                 )
                 channels = factor * width
         self.out_channels = channels
-        initialize_weights(self, compat)
+        initialize_weights(self, conventions)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         return self.blocks(self.input_layer(x), valid)

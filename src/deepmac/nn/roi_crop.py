@@ -62,6 +62,15 @@ def roi_crop(
     raise ValueError(f"crop impl {impl!r} is unknown: use one of {', '.join(CROP_IMPLS)}.")
 
 
+def grow_boxes(boxes: Tensor, scale: float) -> Tensor:
+    """(..., 4) xyxy boxes with their sides times ``scale``, about their centres."""
+    if scale == 1.0:
+        return boxes
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+    half = (boxes[..., 2:] - boxes[..., :2]) * (scale / 2)
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
 def separable_roi_align(
     features: Tensor,
     boxes: Tensor,

@@ -1,6 +1,6 @@
 """From a picture of any size to the padded square that a network sees.
 
-Networks of this project get the training's own letterbox, converted ones (``compat``) that of
+Networks get the training's own letterbox, those with the original's conventions that of
 TensorFlow 1.
 """
 
@@ -17,15 +17,15 @@ from torchvision import tv_tensors
 from deepmac.data.original.resize import legacy_resize_bilinear, legacy_scaled_size
 from deepmac.data.transforms.compose import evaluation_transform
 from deepmac.data.transforms.geometry import Geometry
-from deepmac.nn.norm import Compat
+from deepmac.nn.conventions import TODAY, Conventions
 
 
 class NetworkInput(NamedTuple):
     """A picture as a network takes it.
 
     Attributes:
-        image: (1, 3, size, size) RGB in 0..255; uint8, or float32 for a ``compat`` network. Padded
-            with 0 at the bottom and right.
+        image: (1, 3, size, size) RGB in 0..255; uint8, or float32 of TensorFlow 1's
+            letterbox. Padded with 0 at the bottom and right.
         true_size: (height, width) of the content.
     """
 
@@ -33,15 +33,17 @@ class NetworkInput(NamedTuple):
     true_size: tuple[int, int]
 
 
-def letterbox(image: NDArray[np.uint8], size: int, compat: Compat = None) -> NetworkInput:
+def letterbox(
+    image: NDArray[np.uint8], size: int, conventions: Conventions = TODAY
+) -> NetworkInput:
     """Scale the longer side to ``size`` pixels and pad to a square.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         size: side of the square.
-        compat: the network's.
+        conventions: the network's.
     """
-    if compat is None:
+    if conventions.letterbox == "antialiased":
         return _house_letterbox(image, size)
     height, width = legacy_scaled_size(image.shape[0], image.shape[1], size)
     square = np.zeros((size, size, 3), dtype=np.float32)

@@ -1,18 +1,8 @@
 """Box-relative masks back into the image, as pixels or as COCO run lengths.
 
 Only the pixels within the box are computed: a mask of S x S becomes the box's region by two
-small matrix products, and run lengths are read off that region directly.
-"""
-
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from pycocotools import mask as coco_mask
-from torch import Tensor
-
-PasteRule = Literal["roi_align", "corner_aligned"]
-"""How pixels meet mask cells.
+small matrix products, and run lengths are read off that region directly. ``PasteRule`` says how
+pixels meet mask cells.
 
 ``roi_align``: the mask's cells tile the box, as in `deepmac.nn.roi_crop`; a pixel belongs to the
 box when its centre does, and samples there, held at the outermost cell centres.
@@ -21,6 +11,15 @@ box when its centre does, and samples there, held at the outermost cell centres.
 ``(j / (H - 1) - start) / (end - start) * (S - 1)`` with the box normalised by the image, in
 float32, and is zero where that falls outside [0, S - 1].
 """
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from deepmac.nn.conventions import PasteRule
 
 
 class _Region(NamedTuple):
@@ -58,7 +57,7 @@ def paste_mask(
         height: of the image.
         width: of the image.
         threshold: a pixel belongs to the object above it.
-        rule: see `PasteRule`.
+        rule: see above.
 
     Returns:
         (height, width) bool.
@@ -116,7 +115,7 @@ def masks_to_rles(
         height: of the image.
         width: of the image.
         threshold: a pixel belongs to the object above it.
-        rule: see `PasteRule`.
+        rule: see above.
 
     Returns:
         N dicts of ``size`` [height, width] and ``counts`` (compressed bytes), as pycocotools

@@ -14,7 +14,7 @@ from deepmac.class_map import ClassMap
 from deepmac.errors import UserError
 from deepmac.models.files import Network, card_of, own_threshold
 from deepmac.predict.letterbox import letterbox
-from deepmac.predict.paste import PasteRule, paste_masks
+from deepmac.predict.paste import paste_masks
 from deepmac.predict.results import BoxMasks, Floats, Prediction
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Predictor:
             UserError: another shape, dtype or range, or a file that cannot be read.
         """
         rgb = to_rgb(picture)
-        entry = letterbox(rgb, self.image_size, self.model.compat)
+        entry = letterbox(rgb, self.image_size, self.model.conventions)
         self._stage = self.model(entry.image.to(self._device))[-1]
         self._image, self._true_size = rgb, entry.true_size
 
@@ -161,7 +161,7 @@ class Predictor:
         return result
 
     def _paste(self, crops: Floats, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
-        rule: PasteRule = "corner_aligned" if self.model.compat else "roi_align"
+        rule = self.model.conventions.paste_rule
         height, width = self._size
         frames = self.model.mask_frames(torch.from_numpy(boxes)).numpy()
         return paste_masks(crops, frames, height, width, self.threshold, rule)

@@ -37,7 +37,7 @@ def head_cost(system: str, model: Mapping[str, Any]) -> HeadCost:
     settings = {**model, "weights": None, "init_from": None}
     if system == "deepmac":
         settings["crop_impl"] = "torchvision"  # the separable crop is made of counted products
-    network: Any = SYSTEMS[system](**settings).make_network(1, fresh=False).eval()
+    network: Any = SYSTEMS[system](**settings).make_network(1).eval()
     parameters = sum(
         parameter.numel()
         for name, parameter in network.named_parameters()

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from deepmac.convert.text_proto import Message, parse_text_proto
 from deepmac.data.original.soft_targets import original_mask_targets
-from deepmac.losses.criterion import DeepMACCriterion, LossOptions
+from deepmac.losses.options import LossOptions
+from deepmac.losses.original import criterion_of
 from deepmac.nn.deepmac import DeepMAC, StageOutput
 
 NAMES = {
@@ -66,7 +67,7 @@ def losses_of(
 ) -> dict[str, Tensor]:
     weak = {name: float(_number(_masks(arrays), key)) for name, key in WEAK.items()}
     options = LossOptions(**{f"{name}_weight": value for name, value in weak.items()})
-    criterion = DeepMACCriterion(options.following(model.compat), compat=True)
+    criterion = criterion_of(options, model.conventions)
     logits = [mask_logits(model, stage, batch["boxes"]) for stage in stages]
     targets = masks
     if not model.full_resolution:
@@ -81,7 +82,7 @@ def losses_of(
 
 def mask_logits(model: DeepMAC, stage: StageOutput, boxes: Tensor) -> Tensor:
     """Of every row, padding too; image by image in the release, whose norms see one at a time."""
-    if model.compat != "tf_release":
+    if model.conventions.compat != "tf_release":
         return model.mask_logits(stage, boxes)
     images = [
         StageOutput(*(None if maps is None else maps[i : i + 1] for maps in stage))

@@ -20,6 +20,7 @@ from table import (
 )
 
 from deepmac.convert import convert_variables
+from deepmac.nn.conventions import TF_LATEST
 from deepmac.nn.mask_heads import MASK_HEADS, MaskHead, build_mask_head
 
 
@@ -52,7 +53,9 @@ def answers(folder: Path, dtype: Dtype) -> Iterator[Answer]:
 def build(arrays: Arrays, dtype: Dtype) -> MaskHead:
     meta = json.loads(str(arrays["meta"]))
     channels = arrays["pixel"].shape[-1] + meta["joins"] * arrays["instance"].shape[-1]
-    head = build_mask_head(meta["name"], channels, meta["width"], meta["side"], compat="tf_latest")
+    head = build_mask_head(
+        meta["name"], channels, meta["width"], meta["side"], conventions=TF_LATEST
+    )
     head.load_state_dict(convert_variables(under(arrays, "w::")), strict=True)
     if dtype == "float64":
         as_the_original_in_float64(head)

@@ -144,7 +144,7 @@ def predictor(part: str, model: DeepMAC, arrays: Arrays) -> Iterator[Answer]:
     """The way a user goes: a picture in, masks of boxes in its own pixels out."""
     predictor = Predictor(model)
     image = arrays["image"]
-    entry = letterbox(image, predictor.image_size, model.compat).image
+    entry = letterbox(image, predictor.image_size, model.conventions).image
     pair = Pair(model.normalize(entry).permute(0, 2, 3, 1), arrays["preprocessed"])
     yield Answer(part, "pixels, resized and normalised", [pair], (1e-5, None), absolute=True)
     predictor.set_image(image)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepmac.data.annotations.records import CocoIndex, Instance, Point
+from deepmac.data.annotations.index import CocoIndex
+from deepmac.data.annotations.records import Instance, Point
 from deepmac.data.transforms.geometry import Geometry
 
 
@@ -35,9 +36,16 @@ def read_points(raw: Any, width: int, height: int) -> tuple[Point, ...]:
     return tuple(_read_point(entry, width, height) for entry in raw)
 
 
+def is_ours(raw: Any) -> bool:
+    """Whether an entry ``points`` is meant as ours, if perhaps faulty: some [x, y, 0 or 1]."""
+    if not isinstance(raw, list):
+        return False
+    return any(isinstance(p, list) and len(p) == 3 and p[2] in (0, 1, 0.0, 1.0) for p in raw)
+
+
 def most_points(index: CocoIndex) -> int:
     """The largest number of points on one object of the set."""
-    return max((len(i.points) for image in index.images for i in image.instances), default=0)
+    return int(index.table.point_count.max(initial=0))
 
 
 def point_fields(objects: Sequence[Instance], geometry: Geometry, count: int) -> dict[str, Tensor]:

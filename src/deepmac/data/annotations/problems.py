@@ -27,6 +27,11 @@ class Problem:
     annotation_id: int | None = None
     is_note: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.message.isascii():  # a lone surrogate could be neither printed nor written
+            shown = self.message.encode("utf-8", "backslashreplace").decode("utf-8")
+            object.__setattr__(self, "message", shown)
+
 
 def count_kinds(problems: Iterable[Problem]) -> dict[str, int]:
     """Problems by kind, the most frequent first."""

@@ -25,6 +25,7 @@ def jitter_boxes(
     canvas_size: tuple[int, int],
     *,
     original: bool = False,
+    share: float = 1.0,
 ) -> Tensor:
     """Move each edge of boxes by up to ``ratio`` of the box's width or height.
 
@@ -37,6 +38,7 @@ def jitter_boxes(
         canvas_size: (height, width) that results are clipped to; symmetric modes stay symmetric.
         original: up to ``ratio`` of the box's *half* side, as ``random_jitter_boxes`` of the
             reference does it.
+        share: of the boxes that are moved at all, each drawn for itself.
 
     Returns:
         (N, 4) xyxy.
@@ -57,4 +59,7 @@ def jitter_boxes(
             growth, room = growth[:, :1], room.amin(dim=1, keepdim=True)
         growth = torch.minimum(growth, room).expand(-1, 2).repeat(1, 2)
     corners = torch.cat([center - half * growth[:, :2], center + half * growth[:, 2:]], dim=1)
-    return corners.clamp(min=0).minimum(limits.repeat(2))
+    moved = corners.clamp(min=0).minimum(limits.repeat(2))
+    if share >= 1:
+        return moved
+    return torch.where(torch.rand(len(boxes), 1) < share, moved, boxes)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ FILE_NAME = "calibration.json"
 FEWEST = 40
 """Masks below which a map would be noise."""
 
+SCORE_DECIMALS = 4
 _FOLDS = 5
 _BINS = 10
 _MIN_BLOCK = 10  # masks behind every knot
@@ -61,24 +64,46 @@ class Calibration:
         Raises:
             UserError: no such file, something else, or of another model.
         """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format"] != FORMAT:
-                raise ValueError("another format")
-            raw, iou = (tuple(map(float, values[name])) for name in ("raw", "iou"))
-            if len(raw) != len(iou) or not raw or np.any(np.diff(raw) <= 0):
-                raise ValueError("knots that do not increase")
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path} is no calibration ({type(error).__name__}: {error}): make one with "
-                "deepmac label --calibrate"
-            ) from None
+        values, raw, iou = _parsed(path)
         if values.get("model") != model:
             raise UserError(
                 f"{path} calibrates another model: make one for this model with "
                 "deepmac label --calibrate"
             )
         return cls(raw, iou, model, values.get("measured"))
+
+
+def check_file(path: Path) -> None:
+    """Raise UserError unless a file holds a calibration, of whatever model."""
+    _parsed(path)
+
+
+def _parsed(path: Path) -> tuple[dict[str, Any], tuple[float, ...], tuple[float, ...]]:
+    """A calibration file's values and its knots, everything checked."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise ValueError(f"it is not of the format {FORMAT}")
+        raw, iou = (tuple(map(float, values[name])) for name in ("raw", "iou"))
+        if len(raw) != len(iou) or not raw:
+            raise ValueError("raw and iou are of different length or empty")
+        if not all(0 <= value <= 1 for value in (*raw, *iou)):  # also NaN
+            raise ValueError("raw or iou holds something else than shares from 0 to 1")
+        if any(b <= a for a, b in pairwise(raw)) or any(b < a for a, b in pairwise(iou)):
+            raise ValueError("knots that do not increase")
+        measured: Any = values.get("measured")
+        for name in () if measured is None else _SHOWN:
+            if not math.isfinite(measured[name]):
+                raise ValueError(f"measured {name} is no number")
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UserError(
+            f"{path} is no calibration ({type(error).__name__}: {error!s:.200}): make one with "
+            "deepmac label --calibrate"
+        ) from None
+    return values, raw, iou
+
+
+_SHOWN = ("masks", "spearman", "calibration_error_held_out")
 
 
 def calibrate(raw: Floats, iou: Floats, images: Sequence[Hashable], model: str = "") -> Calibration:

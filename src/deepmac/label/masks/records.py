@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from deepmac.label.masks.calibration import SCORE_DECIMALS
 from deepmac.label.masks.components import fill_holes, largest_component
 from deepmac.label.masks.polygons import coco_polygons, mask_polygons
-from deepmac.predict.paste import PasteRule, mask_to_rle, masks_to_rles
+from deepmac.nn.conventions import PasteRule
+from deepmac.predict.paste import mask_to_rle, masks_to_rles
 
 Floats = NDArray[np.float32]
 Boxes = NDArray[np.float64]
-
-SCORE_DECIMALS = 4
 
 
 @dataclass(frozen=True)

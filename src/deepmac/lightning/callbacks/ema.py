@@ -8,6 +8,8 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
+from deepmac.nn.ranges import Share
+
 
 class WarmedUpEMA(WeightAveraging):
     """Lightning's weight averaging with a window that grows from a few steps to its full length.
@@ -20,7 +22,7 @@ class WarmedUpEMA(WeightAveraging):
         decay: share of the average that every step keeps, in the long run; 0 to 1.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: Share = 0.999) -> None:
         if not 0 <= decay <= 1:
             raise ValueError(f"an EMA decay of {decay} is not between 0 and 1")
         self.decay = decay

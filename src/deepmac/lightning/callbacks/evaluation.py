@@ -16,6 +16,7 @@ from rich.console import Console
 from deepmac.evaluation import Evaluation, flatten_metrics, format_table
 from deepmac.evaluation.results import ImageResult, write_results_json
 from deepmac.lightning.xla import device as xla
+from deepmac.nn.ranges import PositiveInt
 
 T = TypeVar("T")
 _HEADLINES = ("box/AP/all", "mask/AP/all", "mask_gt_box/mIoU/seen", "mask_gt_box/mIoU/unseen")
@@ -33,7 +34,7 @@ class EvaluateCoco(Callback):
         self,
         *,
         backend: Literal["pycocotools", "faster_coco_eval"] = "pycocotools",
-        max_detections: int = 100,
+        max_detections: PositiveInt = 100,
     ) -> None:
         self.backend: Literal["pycocotools", "faster_coco_eval"] = backend
         self.max_detections = max_detections

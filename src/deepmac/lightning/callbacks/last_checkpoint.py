@@ -11,6 +11,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from deepmac.lightning.checkpoint_files import NotFinite
 from deepmac.lightning.console import say
+from deepmac.lightning.loop_state import validation_follows
+from deepmac.nn.ranges import PositiveInt
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -25,7 +27,9 @@ class LastCheckpoint(ModelCheckpoint):
         every_n_train_steps: optimizer steps that a killed run can lose.
     """
 
-    def __init__(self, *, dirpath: str = "checkpoints", every_n_train_steps: int = 200) -> None:
+    def __init__(
+        self, *, dirpath: str = "checkpoints", every_n_train_steps: PositiveInt = 200
+    ) -> None:
         super().__init__(
             dirpath=dirpath,
             filename="last",
@@ -33,16 +37,26 @@ class LastCheckpoint(ModelCheckpoint):
             save_on_exception=True,
             enable_version_counter=False,
         )
-        self._between_steps = True
+        self._between_steps = False  # not before this process has made one
         self._step_before = 0
+        self._within_step = self._due = False
+
+    @property
+    def path(self) -> Path | None:
+        """Of the file; None before the run knows its directory."""
+        return None if self.dirpath is None else Path(self.dirpath) / "last.ckpt"
+
+    def is_of(self, step: int) -> bool:
+        """Whether this run wrote it after that step."""
+        return self._last_global_step_saved == step
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """A step begins, or a part of one where gradients are accumulated."""
-        if self._between_steps:
+        if not self._within_step:
             self._step_before = trainer.global_step
-        self._between_steps = False
+        self._between_steps, self._within_step = False, True
 
     def on_train_batch_end(
         self,
@@ -54,7 +68,28 @@ class LastCheckpoint(ModelCheckpoint):
     ) -> None:
         """It ended, unless gradients wait for more."""
         self._between_steps = trainer.global_step != self._step_before
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._within_step = not self._between_steps
+        due = self._between_steps and trainer.global_step % self._every_n_train_steps == 0
+        if due and validation_follows(trainer):
+            self._due = True
+        else:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Where a step's validation is scored, saved and logged, nothing of it is left to do."""
+        super().on_validation_end(trainer, pl_module)
+        if not self._should_save_on_train_epoch_end(trainer):
+            self._save_if_due(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As ``on_validation_end``, where ``best.ckpt`` waits for the end of the epoch."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: pl.Trainer) -> None:
+        if self._due and not self._should_skip_saving_checkpoint(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        self._due = False
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -73,5 +108,6 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The last weights, whatever step they fell on."""
         super().on_train_end(trainer, pl_module)
-        if self._last_global_step_saved != trainer.global_step and self.dirpath is not None:
-            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+        if not self.is_of(trainer.global_step) and self.path is not None:
+            trainer.save_checkpoint(self.path)
+            self._last_global_step_saved = trainer.global_step

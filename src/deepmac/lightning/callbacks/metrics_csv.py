@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import csv
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
+from deepmac.files import atomic_file
+
+Row = Mapping[str, Any]
+
 
 class MetricsCsv(CSVLogger):
-    """Lightning's CSV logger, one file per run directory, that never deletes earlier rows.
+    """Lightning's CSV logger with one file per run directory.
+
+    A training that goes on from a checkpoint keeps the rows that were written when that was saved;
+    one that starts anew starts the file anew. Other commands leave a training's file alone.
 
     Args:
         save_dir: the run directory.
@@ -25,38 +36,111 @@ class MetricsCsv(CSVLogger):
     def experiment(self) -> ExperimentWriter:
         """The writer, made on first use."""
         if self._experiment is None:
-            self._experiment = _ContinuingWriter(self.save_dir)
+            self._experiment = _Table(self.save_dir)
         return self._experiment  # type: ignore[return-value]
 
-
-class _ContinuingWriter(ExperimentWriter):
-    """Keeps the rows of an interrupted run up to the step at which this one goes on."""
-
-    def _check_log_dir_exists(self) -> None:
-        self._continued = False
+    def log_hyperparams(self, params: Any = None) -> None:
+        """They are in ``config.yaml``."""
 
     def save(self) -> None:
-        if self.metrics and not self._continued:
-            self._continued = True
-            self._keep_rows_before(min(int(row["step"]) for row in self.metrics))
-        super().save()
+        """Write what was logged."""
+        if self._experiment is not None:
+            self._experiment.save()
 
-    def _keep_rows_before(self, step: int) -> None:
-        path = Path(self.metrics_file_path)
-        if not path.is_file():
-            return
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if row.get("step") and int(row["step"]) < step]
-            self.metrics_keys = sorted(reader.fieldnames or [])
-        if rows:
-            self._write(path, rows)
+    def start(self) -> None:
+        """A training begins, at its first step unless :meth:`go_on` says otherwise."""
+        self.go_on(0, None)
+
+    def leave_alone(self) -> None:
+        """Another command than training: write no rows into the file of one."""
+        if isinstance(self.experiment, _Table):
+            self.experiment.leave_alone()
+
+    def sync(self) -> int:
+        """Have everything logged so far on the disk; returns the number of rows."""
+        return self.experiment.sync() if isinstance(self.experiment, _Table) else 0
+
+    def go_on(self, rows: int, pending: Row | None) -> None:
+        """Drop what came after a checkpoint.
+
+        Args:
+            rows: in the file when it was saved; later ones are of steps to come again.
+            pending: the row of the last step before it, which was not yet in the file.
+        """
+        if isinstance(self.experiment, _Table):
+            self.experiment.go_on(rows, pending)
+
+
+class _Table(ExperimentWriter):
+    """The file; a header that grows replaces it whole, rows are appended."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+        self._path = Path(self.metrics_file_path)
+        self._writes = True
+        self._trains = False
+        self._kept: int | None = sys.maxsize
+        self._first: list[Row] = []
+        self._count = 0
+
+    def _check_log_dir_exists(self) -> None:
+        """Lightning's deletes the file."""
+
+    def leave_alone(self) -> None:
+        """See ``MetricsCsv``."""
+        self._writes = self._trains or not self._path.exists()
+
+    def go_on(self, rows: int, pending: Row | None) -> None:
+        """See ``MetricsCsv``; nothing is touched before the first row comes."""
+        self._trains = self._writes = True
+        self._kept = rows
+        self._first = [] if pending is None else [pending]
+
+    def save(self) -> None:
+        """Append what was logged."""
+        if self.metrics and self._writes:
+            if self._kept is not None:
+                self._drop_rows(self._kept)
+            self._append(self.metrics)
+        self.metrics = []
+
+    def sync(self) -> int:
+        self.save()
+        if self._path.is_file() and self._writes:
+            with self._path.open("rb+") as file:
+                os.fsync(file.fileno())
+        return self._count
+
+    def _drop_rows(self, rows: int) -> None:
+        self._kept = None
+        kept, self.metrics_keys = [], []
+        if rows and self._path.is_file():
+            with self._path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                kept = [row for _, row in zip(range(rows), reader, strict=False)]
+                self.metrics_keys = list(reader.fieldnames or [])
+        if kept or self._first:
+            self._replace([*kept, *self._first])
         else:
-            path.unlink()
-            self.metrics_keys = []
+            self._path.unlink(missing_ok=True)
 
-    def _write(self, path: Path, rows: list[dict[str, str]]) -> None:
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+    def _append(self, rows: Sequence[Row]) -> None:
+        if not set().union(*rows) <= set(self.metrics_keys) or not self._path.is_file():
+            old: list[Row] = []
+            if self._path.is_file():
+                with self._path.open(newline="", encoding="utf-8") as file:
+                    old = list(csv.DictReader(file))
+            self._replace([*old, *rows])
+            return
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.metrics_keys).writerows(rows)
+        self._count += len(rows)
+
+    def _replace(self, rows: Iterable[Row]) -> None:
+        rows = list(rows)
+        self.metrics_keys = sorted(set(self.metrics_keys).union(*rows))
+        with atomic_file(self._path) as file:
+            writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)
+        self._count = len(rows)

@@ -17,6 +17,7 @@ from deepmac.data.annotations.coco import ImageRecord, decode_mask
 from deepmac.data.images import read_image
 from deepmac.drawing import class_color, draw_instances, image_grid, save_png
 from deepmac.evaluation.results import ImageResult
+from deepmac.nn.ranges import NonNegativeInt, Share
 
 _TITLES = ("truth", "masks in the true boxes", "detections")
 _LEGIBLE_SIDE = 256
@@ -32,7 +33,7 @@ class Pictures(Callback):
         min_score: detections below it are not drawn.
     """
 
-    def __init__(self, *, num_images: int = 6, min_score: float = 0.3) -> None:
+    def __init__(self, *, num_images: NonNegativeInt = 6, min_score: Share = 0.3) -> None:
         self.num_images = num_images
         self.min_score = min_score
         self._results: dict[int, ImageResult] = {}
@@ -43,9 +44,10 @@ class Pictures(Callback):
         self._results = {}
         if not self._chosen:
             index = trainer.datamodule.val_index  # type: ignore[attr-defined]
-            drawable = [image for image in index.images if image.instances]
+            drawable = np.flatnonzero(index.table.row_count).tolist()
             step = max(1, len(drawable) // max(1, self.num_images))
-            self._chosen = {image.id: image for image in drawable[::step][: self.num_images]}
+            chosen = (index.images[i] for i in drawable[::step][: self.num_images])
+            self._chosen = {image.id: image for image in chosen}
 
     def on_validation_batch_end(
         self,

@@ -12,6 +12,8 @@ import torch
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 
+from deepmac.nn.ranges import NonNegativeFloat, NonNegativeInt
+
 
 class Progress(RichProgressBar):
     """A rich bar on a terminal; elsewhere a plain line now and then. Logs the pace either way.
@@ -21,7 +23,9 @@ class Progress(RichProgressBar):
         line_seconds: seconds between plain lines where the output is no terminal.
     """
 
-    def __init__(self, *, refresh_rate: int = 1, line_seconds: float = 30.0) -> None:
+    def __init__(
+        self, *, refresh_rate: NonNegativeInt = 1, line_seconds: NonNegativeFloat = 30.0
+    ) -> None:
         super().__init__(
             refresh_rate=refresh_rate, theme=RichProgressBarTheme(metrics_format=".3f")
         )

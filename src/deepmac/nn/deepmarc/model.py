@@ -9,7 +9,7 @@ ground-truth boxes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,14 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from deepmac.nn.backbones import Normalization, Normalize
 from deepmac.nn.centernet import Detections
+from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.deepmarc.backbone import STRIDES, PyramidBackbone
 from deepmac.nn.deepmarc.mask_branch import build_roi_mask_head
-from deepmac.nn.deepmarc.roi_heads import MaskRoIHeads, PyramidRoIAlign, TrainBoxes, grow_boxes
+from deepmac.nn.deepmarc.roi_heads import MaskRoIHeads, PyramidRoIAlign, TrainBoxes
 from deepmac.nn.network import static_shapes
-from deepmac.nn.norm import BatchNorm2d, Compat
+from deepmac.nn.norm import BatchNorm2d
+from deepmac.nn.ranges import PositiveFloat, Range, Share, Width
+from deepmac.nn.roi_crop import grow_boxes
 
 _BOX_ROI = 7
 _ASPECT_RATIOS = (0.5, 1.0, 2.0)
@@ -74,33 +77,34 @@ class DeepMARC(nn.Module):
         ValueError: other settings that do not go together.
     """
 
-    compat: Compat = None
+    detector = True
+    conventions: Conventions = TODAY
     """No network of this kind follows a TensorFlow original number by number."""
 
     def __init__(
         self,
         *,
-        num_classes: int,
+        num_classes: Annotated[int, Range(1, 1_000_000)],
         backbone: str = "resnet50",
         weights: str | None = None,
         normalization: Normalization | None = None,
-        pyramid_width: int = 256,
+        pyramid_width: Width = 256,
         freeze_norm: bool = False,
         mask_head: str = "hourglass52",
-        num_init_channels: int = 64,
-        mask_size: int = 64,
+        num_init_channels: Width = 64,
+        mask_size: Annotated[int, Range(1, 4096)] = 64,
         class_agnostic: bool = True,
         train_boxes: TrainBoxes = "gt",
-        outer_boxes_scale: float = 1.0,
+        outer_boxes_scale: PositiveFloat = 1.0,
         use_xy: bool = False,
         box_head: Literal["mlp", "conv"] = "mlp",
-        head_channels: int = 1024,
-        anchor_scale: float = 8.0,
-        proposals: int = 1000,
-        rois_per_image: int = 512,
-        min_score: float = 0.05,
-        nms_threshold: float = 0.5,
-        max_detections: int = 100,
+        head_channels: Width = 1024,
+        anchor_scale: PositiveFloat = 8.0,
+        proposals: Annotated[int, Range(1, 100_000)] = 1000,
+        rois_per_image: Annotated[int, Range(1, 100_000)] = 512,
+        min_score: Share = 0.05,
+        nms_threshold: Share = 0.5,
+        max_detections: Annotated[int, Range(1, 100_000)] = 100,
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()

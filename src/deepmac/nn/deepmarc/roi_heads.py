@@ -17,7 +17,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
 from deepmac.errors import UserError
-from deepmac.nn.roi_crop import separable_roi_align
+from deepmac.nn.roi_crop import grow_boxes, separable_roi_align
 
 TrainBoxes = Literal["gt", "proposals"]
 Features = Mapping[str, Tensor]
@@ -266,15 +266,6 @@ class MaskRoIHeads(RoIHeads):
         crops = self.box_roi_pool(features, list(proposals), list(image_shapes))
         logits, deltas = self.box_predictor(self.box_head(crops))
         return logits.float(), deltas.float()
-
-
-def grow_boxes(boxes: Tensor, scale: float) -> Tensor:
-    """(..., 4) xyxy boxes with their sides times ``scale``, about their centres."""
-    if scale == 1.0:
-        return boxes
-    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
-    half = (boxes[..., 2:] - boxes[..., :2]) * (scale / 2)
-    return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def resample_masks(grids: Tensor, frames: Tensor, boxes: Tensor, size: int) -> Tensor:

@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from deepmac.data.annotations.coco import CocoIndex, Instance, decode_mask, instance_rle, read_coco
+from deepmac.data.annotations.reading import Reading
 from deepmac.data.annotations.segmentation import find_fault, is_empty
 from deepmac.errors import ConfigError, DataError
 
@@ -138,7 +139,9 @@ def test_decode_mask__reads_polygons_and_both_run_length_forms(tmp_path: Path) -
         _annotation(3, segmentation=[[1, 0, 3, 0, 3, 16, 1, 16]]),
         _annotation(4, segmentation=[[1, 0, 2, 0, 2, 16, 1, 16], [2, 0, 3, 0, 3, 16, 2, 16]]),
     )
-    index = _read(tmp_path, _content(*entries), check_images="full")
+    entries = tuple({**entry, "bbox": [1, 0, 2, 16]} for entry in entries)
+    reading = Reading(rectangle_masks="mask")
+    index = _read(tmp_path, _content(*entries), check_images="full", reading=reading)
     assert index.problems == ()
     for identity in (1, 2, 3, 4):
         mask = decode_mask(_only(index, identity), HEIGHT, WIDTH)
@@ -179,7 +182,7 @@ def test_restricted_to__keeps_the_chosen_images_and_names_unknown_ids(tmp_path: 
 def test_read_coco__clips_boxes_and_notes_more_than_a_pixel(
     tmp_path: Path, bbox: list[float], box: tuple[float, ...], noted: bool
 ) -> None:
-    index = _read(tmp_path, _content(_annotation(1, bbox=bbox)))
+    index = _read(tmp_path, _content(_annotation(1, bbox=bbox, segmentation=[])))
     assert _only(index, 1).box == pytest.approx(box)
     assert [problem.kind for problem in index.problems] == ["box clipped"] * noted
     assert len(index.dropped_summary()) == noted
@@ -216,7 +219,7 @@ ANNOTATION_FAULTS = [
     ("malformed box", {"bbox": [2, math.nan, 3, 5]}, "NaN or infinite"),
     ("malformed box", {"bbox": [2, 2, math.inf, 5]}, "NaN or infinite"),
     ("malformed box", {"bbox": [2, 2, 3]}, "four numbers"),
-    ("malformed box", {"bbox": "absent"}, "four numbers"),
+    ("malformed box", {"bbox": "absent", "segmentation": []}, "four numbers"),
     ("malformed box", {"bbox": ["1", "2", "3", "4"]}, "four numbers"),
     ("box outside image", {"bbox": [30, 2, 3, 5]}, "outside the image of 20 x 16"),
     ("unknown category id", {"category_id": 8}, "category 8 that the file does not list"),
@@ -309,8 +312,8 @@ def _no_name(root: Path, content: dict[str, Any]) -> None:
     del content["images"][1]["file_name"]
 
 
-def _no_width(root: Path, content: dict[str, Any]) -> None:
-    content["images"][1]["width"] = None
+def _bad_width(root: Path, content: dict[str, Any]) -> None:
+    content["images"][1]["width"] = "wide"
 
 
 IMAGE_FAULTS = [
@@ -319,7 +322,7 @@ IMAGE_FAULTS = [
     (_not_an_image, "unreadable image", "not an image format"),
     (_other_size, "wrong image size", "is 16 x 20 pixels .* say 20 x 16"),
     (_no_name, "malformed image entry", "image 1 has no file_name"),
-    (_no_width, "malformed image entry", "image 1 has width None and height 16"),
+    (_bad_width, "malformed image entry", "image 1 has width 'wide' and height 16"),
 ]
 
 
@@ -388,8 +391,11 @@ def _change(**lists: Any) -> dict[str, Any]:
             '"a" and "b" share the id 1',
         ),
         (
-            _change(categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "A"}]),
-            'categories 1 and 2 share the name "A"',
+            _change(
+                categories=[{"id": 7, "name": "a"}, {"id": 9, "name": "a"}],
+                annotations=[_annotation(1), _annotation(2, category_id=9)],
+            ),
+            'categories 7 and 9 share the name "a"',
         ),
         (_change(images=[], annotations=[]), "has no images"),
         (_change(annotations=[]), "has no annotated objects"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from deepmac.losses.original import training_boxes, training_mask_logits
+from deepmac.losses.training_masks import training_boxes, training_mask_logits
 from deepmac.nn.deepmac import DeepMAC, StageOutput
 
 BOXES = torch.tensor(

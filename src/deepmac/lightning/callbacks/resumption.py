@@ -1,0 +1,49 @@
+"""What a run needs, beside Lightning's states, to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from deepmac.lightning.callbacks.metrics_csv import MetricsCsv
+from deepmac.lightning.loop_state import pending_row, set_logged_steps
+
+KEY = "deepmac_metrics"
+"""The checkpoint's entry: how many rows ``metrics.csv`` has, and the one that is about to come."""
+
+
+class Resumption(Callback):
+    """Keeps ``metrics.csv`` and the numbering of its rows with the checkpoints."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Only a training writes a training's file."""
+        for logger in _tables(trainer):
+            logger.start() if stage == "fit" else logger.leave_alone()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """On the first replica, which writes the rows."""
+        if trainer.state.fn == "fit" and trainer.is_global_zero:
+            for logger in _tables(trainer):
+                checkpoint[KEY] = {"rows": logger.sync(), "pending": pending_row(trainer)}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Of a training that goes on."""
+        if trainer.state.fn != "fit":
+            return
+        set_logged_steps(
+            checkpoint["loops"], checkpoint["global_step"], trainer.accumulate_grad_batches
+        )
+        told = checkpoint.get(KEY)
+        if told is not None and trainer.is_global_zero:
+            for logger in _tables(trainer):
+                logger.go_on(int(told["rows"]), told["pending"])
+
+
+def _tables(trainer: pl.Trainer) -> list[MetricsCsv]:
+    return [logger for logger in trainer.loggers if isinstance(logger, MetricsCsv)]

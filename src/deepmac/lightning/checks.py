@@ -1,0 +1,76 @@
+"""Settings held against their types and against this machine, before anything is read."""
+
+from __future__ import annotations
+
+import pkgutil
+from pathlib import Path
+from typing import Annotated
+
+from jsonargparse import Namespace
+
+from deepmac.errors import ConfigError
+from deepmac.nn.ranges import PositiveFloat, PositiveInt, Range, Seed, check_arguments
+
+_Limit = Annotated[int, Range(0)] | Annotated[float, Range(0, 1)] | None
+
+
+class _Run:
+    seed_everything: Seed | bool
+
+
+class _Trainer:
+    """What Lightning's trainer fails with later, or takes for something else."""
+
+    num_nodes: PositiveInt
+    max_epochs: Annotated[int, Range(-1)] | None
+    min_epochs: Annotated[int, Range(0)] | None
+    max_steps: Annotated[int, Range(-1, 2**53)]
+    min_steps: Annotated[int, Range(0)] | None
+    limit_train_batches: _Limit
+    limit_val_batches: _Limit
+    limit_test_batches: _Limit
+    limit_predict_batches: _Limit
+    overfit_batches: _Limit
+    val_check_interval: PositiveInt | Annotated[float, Range(0, 1, open_low=True)] | None
+    check_val_every_n_epoch: PositiveInt | None
+    num_sanity_val_steps: Annotated[int, Range(-1)] | None
+    log_every_n_steps: PositiveInt | None
+    accumulate_grad_batches: PositiveInt
+    gradient_clip_val: PositiveFloat | None
+    reload_dataloaders_every_n_epochs: Annotated[int, Range(0)]
+
+
+def check_numbers(settings: Namespace) -> None:
+    """The run's and the trainer's numbers, and those of our own callbacks and loggers.
+
+    Raises:
+        ConfigError: one is out of its range.
+    """
+    check_arguments("", {"seed_everything": settings.get("seed_everything")}, _Run)
+    check_arguments("trainer", vars(settings.trainer), _Trainer)
+    for group in ("callbacks", "logger"):
+        chosen = settings.trainer.get(group)
+        for entry in chosen if isinstance(chosen, list) else [chosen]:
+            path = getattr(entry, "class_path", "")
+            if path.startswith("deepmac."):
+                given = vars(entry.get("init_args") or Namespace())
+                check_arguments(path.rpartition(".")[2], given, pkgutil.resolve_name(path))
+
+
+def chosen_checkpoint(path: str | None, run_dir: Path) -> str | None:
+    """The checkpoint that ``ckpt_path`` means.
+
+    ``last`` stays: the trainer finds the newest of the run directory by itself.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if path == "best":
+        best = run_dir / "checkpoints" / "best.ckpt"
+        if not best.is_file():
+            raise ConfigError(f"ckpt_path=best: there is no {best}; give the file's path")
+        return str(best)
+    known_words = path in (None, "last", "hpc") or "://" in str(path)
+    if not known_words and not Path(str(path)).is_file():
+        raise ConfigError(f"ckpt_path={path}: no such file (`last` takes the run directory's own)")
+    return path

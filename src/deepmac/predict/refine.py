@@ -1,0 +1,232 @@
+"""Masks made finer than the network's cells: edges snapped to the picture, specks and holes gone.
+
+The network answers S x S cells a box. On a finer grid over the same region of the picture three
+things happen to them. Colours that the object has more of than its surroundings count for it, the
+others against it, by two histograms weighted with the probabilities (the colour models of GrabCut,
+Rother et al. 2004, in one step and softly). A guided filter (He et al., PAMI 2013; its fast form,
+arXiv:1505.00996) explains the result by the colours, window by window, as ``a . colour + b``: where
+the picture has an edge near the mask's, the mask takes it over. Small islands go, small holes
+close.
+
+The constants were chosen on training photographs (docs/leaderboard.md).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Refine = Literal["none", "edges", "full"]
+
+GRID = 128
+"""Cells of a refined mask on each side."""
+_COARSE = 64
+"""Cells on each side at which colours explain probabilities."""
+_RADIUS = 2
+"""Of the windows, in coarse cells."""
+_EPSILON = 1e-4
+"""Variance of a colour, on a scale of 0 to 1, from which on it is an edge."""
+_BINS = 16
+"""Of the histograms, for each of red, green and blue."""
+_COLOR_WEIGHT = 0.6
+"""Of the logarithm of the colour's odds beside the network's logits."""
+_MOST = 3.0
+"""Bound on that logarithm."""
+_LOGIT_EPSILON = 1e-3
+_ISLAND, _HOLE = 0.05, 0.05
+"""Parts and holes of less than this share of the mask's cells are specks."""
+
+
+def refine_edges(
+    probabilities: Tensor, frames: Tensor, picture: Tensor, *, threshold: float, grid: int = GRID
+) -> Tensor:
+    """Probabilities on a finer grid, with edges where the picture has them.
+
+    Args:
+        probabilities: (N, S, S) in 0..1, over the frames.
+        frames: (N, 4) xyxy in pixels of the picture; may reach beyond it.
+        picture: (3, H, W) uint8 RGB.
+        threshold: what is above it belongs to the mask.
+        grid: cells of the result on each side.
+
+    Returns:
+        (N, grid, grid) float32 in 0..1, over the same frames.
+    """
+    if not len(probabilities):
+        return probabilities.new_zeros(0, grid, grid)
+    guide = sample_picture(picture, frames, grid)
+    fine = _resize(probabilities.float(), grid)
+    logits = torch.logit(fine, _LOGIT_EPSILON) + _COLOR_WEIGHT * color_evidence(guide, fine)
+    coarse = min(_COARSE, grid)
+    slopes, offset = _explain(
+        _resize(guide, coarse), _resize(logits.sigmoid(), coarse), _RADIUS, _EPSILON
+    )
+    snapped = (_resize(slopes, grid) * guide).sum(1) + _resize(offset, grid)
+    return without_specks(snapped.clamp(0, 1), threshold)
+
+
+def sample_picture(picture: Tensor, frames: Tensor, size: int) -> Tensor:
+    """(N, 3, size, size) float32 in 0..1: the picture over each frame, its border drawn out.
+
+    Cells wider than a pixel average what they cover.
+    """
+    height, width = picture.shape[-2:]
+    cut = []
+    for x0, y0, x1, y1 in frames.tolist():
+        top, rows = _weights(y0, y1, height, size)
+        left, columns = _weights(x0, x1, width, size)
+        pixels = picture[:, top : top + rows.shape[1], left : left + columns.shape[1]].float()
+        cut.append(rows @ pixels @ columns.T)
+    return torch.stack(cut).to(frames.device) / 255
+
+
+def color_evidence(guide: Tensor, probabilities: Tensor) -> Tensor:
+    """How much more often a cell's colour is the object's than its surroundings', as a logarithm.
+
+    Args:
+        guide: (N, 3, G, G) in 0..1.
+        probabilities: (N, G, G) in 0..1; sure cells count more.
+
+    Returns:
+        (N, G, G) in -3..3.
+    """
+    n = len(guide)
+    red, green, blue = (guide * (_BINS - 1)).round().long().flatten(2).unbind(1)
+    index = (red * _BINS + green) * _BINS + blue
+    weight = torch.stack([probabilities, 1 - probabilities]).square().flatten(2)
+    counts = weight.new_zeros(2, n, _BINS**3).scatter_add_(2, index.expand(2, -1, -1), weight)
+    smooth = counts.view(2 * n, 1, _BINS, _BINS, _BINS)
+    kernel = counts.new_tensor([0.25, 0.5, 0.25])
+    for shape, padding in (
+        ((3, 1, 1), (1, 0, 0)),
+        ((1, 3, 1), (0, 1, 0)),
+        ((1, 1, 3), (0, 0, 1)),
+    ):
+        smooth = F.conv3d(smooth, kernel.view(1, 1, *shape), padding=padding)
+    counts = smooth.view(2, n, -1) + index.shape[1] * 1e-5
+    frequency = counts / (counts.sum(2, keepdim=True) + 1)
+    odds = (frequency[0] / frequency[1]).log().clamp(-_MOST, _MOST)
+    return odds.gather(1, index).view_as(probabilities)
+
+
+def without_specks(probabilities: Tensor, threshold: float) -> Tensor:
+    """(N, G, G): small islands brought down to the threshold, small holes lifted above it."""
+    mask = probabilities > threshold
+    sizes = mask.sum((1, 2))
+    islands = _component_sizes(mask, diagonal=True)
+    speck = mask & (islands < _ISLAND * sizes[:, None, None])
+    mask = mask & ~speck
+    open_air = F.pad(~mask, (1, 1, 1, 1), value=True)
+    gaps = _component_sizes(open_air, diagonal=False)[:, 1:-1, 1:-1]
+    hole = ~mask & (gaps < _HOLE * sizes[:, None, None])
+    above = torch.nextafter(torch.tensor(threshold), torch.tensor(1.0)).item()
+    low = torch.where(speck, probabilities.clamp(max=threshold), probabilities)
+    return torch.where(hole, low.clamp(min=above), low)
+
+
+def _explain(guide: Tensor, values: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Guided filter: (N, 3, G, G) slopes and (N, G, G) offsets, already averaged over windows."""
+    first, second = torch.triu_indices(3, 3)
+    stacked = torch.cat(
+        [guide, values[:, None], guide * values[:, None], guide[:, first] * guide[:, second]], 1
+    )
+    mean = _box_mean(stacked, radius)
+    mean_guide, mean_value = mean[:, :3], mean[:, 3]
+    covariance = mean[:, 4:7] - mean_guide * mean_value[:, None]
+    r, g, b = mean_guide.unbind(1)
+    rr, rg, rb, gg, gb, bb = mean[:, 7:].unbind(1)
+    rr, gg, bb = rr - r * r + epsilon, gg - g * g + epsilon, bb - b * b + epsilon
+    rg, rb, gb = rg - r * g, rb - r * b, gb - g * b
+    # The inverse of a symmetric 3 x 3 matrix by its cofactors.
+    c_rr, c_rg, c_rb = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
+    c_gg, c_gb, c_bb = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
+    determinant = rr * c_rr + rg * c_rg + rb * c_rb
+    x, y, z = covariance.unbind(1)
+    slopes = (
+        torch.stack(
+            [
+                c_rr * x + c_rg * y + c_rb * z,
+                c_rg * x + c_gg * y + c_gb * z,
+                c_rb * x + c_gb * y + c_bb * z,
+            ],
+            1,
+        )
+        / determinant[:, None]
+    )
+    offset = mean_value - (slopes * mean_guide).sum(1)
+    smooth = _box_mean(torch.cat([slopes, offset[:, None]], 1), radius)
+    return smooth[:, :3], smooth[:, 3]
+
+
+def _box_mean(values: Tensor, radius: int) -> Tensor:
+    """Mean over (2 radius + 1)^2 cells, of those that exist."""
+    for kernel, padding in (
+        ((2 * radius + 1, 1), (radius, 0)),
+        ((1, 2 * radius + 1), (0, radius)),
+    ):
+        values = F.avg_pool2d(values, kernel, stride=1, padding=padding, count_include_pad=False)
+    return values
+
+
+def _component_sizes(mask: Tensor, *, diagonal: bool) -> Tensor:
+    """(N, H, W) int64: of each cell of the mask the size of its connected part; 0 elsewhere."""
+    n, height, width = mask.shape
+    count = height * width
+    own = torch.arange(1, count + 1, device=mask.device, dtype=torch.int32).view(height, width)
+    labels = own * mask
+    while True:
+        # Neighbours take the larger number over; then every cell the number that it names has.
+        spread = labels
+        if diagonal:
+            spread = _largest(_largest(spread, 1), 2)
+        else:
+            spread = torch.maximum(_largest(spread, 1), _largest(spread, 2))
+        spread = spread * mask
+        flat = spread.flatten(1)
+        named = torch.cat([flat.new_zeros(n, 1), flat], 1).gather(1, flat.long())
+        jumped = torch.maximum(flat, named).view_as(labels)
+        if torch.equal(jumped, labels):
+            break
+        labels = jumped
+    index = labels.flatten(1).long()
+    sizes = torch.zeros(n, count + 1, dtype=torch.int64, device=mask.device)
+    sizes.scatter_add_(1, index, torch.ones_like(index))
+    return sizes.gather(1, index).view(n, height, width) * mask
+
+
+def _largest(values: Tensor, axis: int) -> Tensor:
+    """The largest of each cell and its two neighbours along an axis."""
+    out = values.clone()
+    length = values.shape[axis]
+    ahead, behind = values.narrow(axis, 1, length - 1), values.narrow(axis, 0, length - 1)
+    front, back = out.narrow(axis, 0, length - 1), out.narrow(axis, 1, length - 1)
+    torch.maximum(front, ahead, out=front)
+    torch.maximum(back, behind, out=back)
+    return out
+
+
+def _resize(values: Tensor, size: int) -> Tensor:
+    """(N, G, G) or (N, C, G, G) to ``size`` cells on each side: means, or bilinear if finer."""
+    if values.ndim == 3:
+        return _resize(values[:, None], size)[:, 0]
+    if values.shape[-1] == size:
+        return values
+    if values.shape[-1] % size == 0:
+        return F.avg_pool2d(values, values.shape[-1] // size)
+    return F.interpolate(values, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def _weights(start: float, end: float, length: int, cells: int) -> tuple[int, Tensor]:
+    """The first pixel that matters, and (cells, pixels) weights that average pixels into cells."""
+    step = (end - start) / cells
+    centres = start + (torch.arange(cells) + 0.5) * step - 0.5  # pixel centres at integers
+    centres = centres.clamp(0, length - 1)
+    reach = max(1.0, step)
+    first = max(0, int(centres[0].item() - reach))
+    last = min(length - 1, int(centres[-1].item() + reach + 1))
+    pixels = torch.arange(first, last + 1)
+    weights = (1 - (centres[:, None] - pixels).abs() / reach).clamp(min=0)
+    return first, weights / weights.sum(1, keepdim=True)

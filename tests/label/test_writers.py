@@ -1,0 +1,197 @@
+"""What each format's own readers find in the output: the masks, within rounding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from deepmac.cli import main
+from deepmac.data.annotations.read_boxes import read_boxes
+from deepmac.data.annotations.segmentation import segmentation_rle
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def run(model_dir: Path, data: SimpleNamespace, tmp_path: Path, capsys) -> Run:
+    def label(form: str, *words: str, boxes: Path = data.train, images: Path = data.images) -> Path:
+        out = tmp_path / f"{form}-{len(list(tmp_path.iterdir()))}"
+        given = ["--model", str(model_dir), "--images", str(images), "--boxes", str(boxes)]
+        given += ["--out", str(out), "--format", form, "--accelerator", "cpu", "--workers", "0"]
+        assert main(["label", *given, *words]) in (0, 3), capsys.readouterr()
+        return out
+
+    return label
+
+
+@pytest.fixture
+def made(run: Run) -> dict[str, Any]:
+    """The same masks as COCO has them: by image, in order."""
+    return json.loads(run("coco").read_text())
+
+
+def by_image(made: dict[str, Any]):
+    for image in made["images"]:
+        yield image, [a for a in made["annotations"] if a["image_id"] == image["id"]]
+
+
+def overlap(rings: list[np.ndarray], entry: dict[str, Any], image: dict[str, Any]) -> float:
+    height, width = image["height"], image["width"]
+    flat = [ring.ravel().tolist() for ring in rings]
+    drawn = coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
+    whole = segmentation_rle(entry["segmentation"], height, width)
+    return float(coco_mask.iou([drawn], [whole], [0])[0, 0])
+
+
+def test_yolo_seg__is_read_back_as_the_same_masks(run: Run, made) -> None:
+    folder = run("yolo-seg")
+    described = yaml.safe_load((folder / "data.yaml").read_text())
+    assert described["train"] == described["val"] == "images"
+    assert list(described["names"]) == list(range(len(made["categories"])))
+    content = read_boxes(folder / "labels", folder / "images", "yolo").content
+    found = dict(zip((i["file_name"] for i in content["images"]), range(10**6), strict=False))
+    order = sorted(category["id"] for category in made["categories"])
+    for image, entries in by_image(made):
+        number = content["images"][found[image["file_name"]]]["id"]
+        mine = [a for a in content["annotations"] if a["image_id"] == number]
+        for entry, read in zip(entries, mine, strict=True):
+            assert order[read["category_id"]] == entry["category_id"]
+            rings = [np.array(ring).reshape(-1, 2) for ring in read["segmentation"]]
+            assert overlap(rings, entry, image) >= 0.97 or entry["area"] < 32**2
+
+
+def test_yolo__is_the_boxes_of_the_masks(run: Run, made) -> None:
+    folder = run("yolo")
+    content = read_boxes(folder / "labels", folder / "images", "yolo").content
+    number = {image["file_name"]: image["id"] for image in content["images"]}
+    for image, entries in by_image(made):
+        mine = [a for a in content["annotations"] if a["image_id"] == number[image["file_name"]]]
+        for entry, read in zip(entries, mine, strict=True):
+            rle = segmentation_rle(entry["segmentation"], image["height"], image["width"])
+            assert read["bbox"] == pytest.approx(coco_mask.toBbox(rle).tolist(), abs=1e-3)
+
+
+def test_yolo_numbers__stay_what_they_were(run: Run, data: SimpleNamespace, tmp_path: Path) -> None:
+    labels = tmp_path / "given"
+    labels.mkdir()
+    (labels / "classes.txt").write_text("ant\nbee\ncat\n")
+    name = sorted(path.name for path in data.images.iterdir())[0]
+    (labels / f"{Path(name).stem}.txt").write_text("2 .5 .5 .4 .4\n0 .3 .3 .2 .2\n")
+    folder = run("yolo-seg", boxes=labels)
+    lines = (folder / "labels" / f"{Path(name).stem}.txt").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["2", "0"]
+    names = yaml.safe_load((folder / "data.yaml").read_text())["names"]
+    assert names == {0: "ant", 1: "bee", 2: "cat"}
+    assert (folder / "images" / name).read_bytes() == (data.images / name).read_bytes()
+
+
+def test_labelme__holds_polygons_beside_each_picture(run: Run, made) -> None:
+    folder = run("labelme")
+    names = {category["id"]: category["name"] for category in made["categories"]}
+    for image, entries in by_image(made):
+        content = json.loads((folder / image["file_name"]).with_suffix(".json").read_text())
+        with Image.open(folder / content["imagePath"]) as picture:
+            assert picture.size == (content["imageWidth"], content["imageHeight"])
+        for group, entry in enumerate(entries, start=1):
+            shapes = [s for s in content["shapes"] if s["group_id"] == group]
+            assert {s["label"] for s in shapes} == {names[entry["category_id"]]}
+            rings = [np.array(s["points"]) for s in shapes]
+            assert overlap(rings, entry, image) >= 0.97 or entry["area"] < 32**2
+
+
+def test_labelstudio__tells_our_masks_from_those_of_people(run: Run, made) -> None:
+    tasks = json.loads(run("labelstudio").read_text())
+    for task, (image, entries) in zip(tasks, by_image(made), strict=True):
+        assert task["data"]["image"].endswith(f"?d={image['file_name']}")
+        for kind, ours in (("predictions", True), ("annotations", False)):
+            regions = task[kind][0]["result"] if kind in task else []
+            for entry in entries:
+                mine = [r for r in regions if r["meta"]["annotation_id"] == entry["id"]]
+                assert bool(mine) == (ours == ("mask_score" in entry))
+                if mine:
+                    sides = (image["width"] / 100, image["height"] / 100)
+                    rings = [np.array(r["value"]["points"]) * sides for r in mine]
+                    assert overlap(rings, entry, image) >= 0.97 or entry["area"] < 32**2
+                    assert mine[0].get("score") == entry.get("mask_score")
+
+
+def strange(content: dict[str, Any]) -> None:
+    """What the readers of a job let through: text of any kind, ids of text."""
+    content["categories"][0]["name"] = "\ud800 é"
+    content["images"][0]["note"] = "\udfff"
+    for entry in content["annotations"][:3]:
+        entry["id"] = f"x{entry['id']}"
+
+
+def not_finite(content: dict[str, Any]) -> None:
+    content["annotations"][0]["attributes"] = [float("nan"), {"a": float("inf")}]
+
+
+def odd_categories(content: dict[str, Any]) -> None:
+    content["categories"] += [5, {"id": [1]}, {"id": "text"}]
+
+
+def unlisted(content: dict[str, Any]) -> None:
+    entry = next(a for a in content["annotations"] if a.get("segmentation"))
+    entry["category_id"] = 77
+
+
+def nameless(content: dict[str, Any]) -> None:
+    del content["images"][0]["file_name"]
+
+
+def huge(content: dict[str, Any]) -> None:
+    content["images"][0]["width"] = 10**30
+
+
+def declared_larger(content: dict[str, Any]) -> None:
+    """A picture with a human mask only, said to be of another size."""
+    image = content["images"][0]
+    image["width"], image["height"] = 9000, 9000
+    content["annotations"] = [
+        a for a in content["annotations"] if a["image_id"] != image["id"] or a.get("segmentation")
+    ]
+
+
+ODD = (strange, not_finite, odd_categories, unlisted, nameless, huge, declared_larger)
+FORMATS = ("coco", "coco-polygons", "coco-results", "labelstudio", "yolo-seg", "labelme", "png")
+
+
+@pytest.mark.parametrize("change", ODD, ids=lambda change: change.__name__)
+def test_odd_input__stops_in_a_sentence_or_gives_what_every_reader_takes(
+    run: Run, data: SimpleNamespace, tmp_path: Path, capsys, change
+) -> None:
+    content = json.loads(data.train.read_text())
+    change(content)
+    boxes = tmp_path / "in.json"
+    boxes.write_text(json.dumps(content))
+    for form in FORMATS:
+        words = ["--review", str(tmp_path / "review.html")] if form == "png" else []
+        out = run(form, "--on-error", "skip", *words, boxes=boxes)
+        files = [out] if out.is_file() else [p for p in out.rglob("*") if p.is_file()]
+        for path in files:
+            if path.suffix in (".json", "") and path.name != "data":
+                json.loads(path.read_text("utf-8"), parse_constant=refuse)
+            if path.suffix == ".png" and form == "png":
+                with Image.open(path) as picture:
+                    assert max(picture.size) < 1000
+        if form in ("coco", "coco-polygons"):
+            assert read_boxes(out, data.images).format == "coco"
+    if change is not strange:
+        given = ["--images", str(data.images), "--boxes", str(boxes), "--format", "png"]
+        assert main(["label", *given, "--out", str(tmp_path / "stopped")]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert not (tmp_path / "stopped").exists()
+
+
+def refuse(word: str) -> None:
+    raise AssertionError(f"{word} is no JSON")
