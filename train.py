@@ -5,8 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from deepmac.cli import train
-from deepmac.lightning.overrides import prepared
+from deepmac.cli import train, words_for_hydra
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -16,5 +15,5 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = prepared(sys.argv[1:])
+    sys.argv[1:] = words_for_hydra(sys.argv[1:])
     main()

@@ -1,7 +1,7 @@
 """The Hydra tree: complete, typed, and one truth for both command lines."""
 
 import functools
-from dataclasses import fields
+from dataclasses import asdict
 
 import pytest
 import yaml
@@ -66,7 +66,7 @@ def test_yaml__defaults_are_the_codes_defaults(file, module, losses):
         if value == "???" or name == "losses":
             continue
         assert value == defaults[name], name
-    assert stored["losses"] == {f.name: f.default for f in fields(losses)}
+    assert stored["losses"] == asdict(losses())
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -103,7 +103,7 @@ def test_mask_heads__every_choice_builds():
     from deepmac.nn.mask_heads import MASK_HEADS
 
     choices = {p.stem for p in (config_tree() / "mask_head").glob("*.yaml")}
-    assert choices == {*MASK_HEADS, "default"}  # the last for Deep-MARC alone
+    assert choices == {*MASK_HEADS, "mask_rcnn"}  # the last for Deep-MARC alone
     for name in MASK_HEADS:
         model = compose(["experiment=voc_to_nonvoc", f"mask_head={name}"])[0].model
         if name not in ("cond_inst1", "cond_inst2", "cond_inst3"):
@@ -117,7 +117,7 @@ def test_mask_heads__every_choice_builds():
 @pytest.mark.parametrize("name", ROI_MASK_HEADS)
 def test_mask_heads__every_choice_of_deepmarc_builds(name):
     settings = compose(["experiment=deepmarc_small", f"mask_head={name}"])[0].model
-    assert settings.mask_size == (28 if name == "default" else 64)
+    assert settings.mask_size == (28 if name == "mask_rcnn" else 64)
     module = DeepMARCModule(**{**settings, "num_init_channels": 2, "weights": None})
     assert isinstance(module.make_network(2), DeepMARC)
 
@@ -136,9 +136,9 @@ def test_deepmarcs_official_experiments__are_the_published_recipes():
         assert config.system == "deepmarc"
         assert config.model.pyramid_width == 256
         assert config.model.train_boxes == ("proposals" if "proposals" in name else "gt")
-        assert config.model.mask_head == ("default" if "default" in name else "hourglass52")
-        assert config.model.mask_size == (28 if "default" in name else 64)
-        if "spinenet" not in name:
+        assert config.model.mask_head == ("mask_rcnn" if "mask_rcnn" in name else "hourglass52")
+        assert config.model.mask_size == (28 if "mask_rcnn" in name else 64)
+        if "convnext" not in name:
             assert config.data.image_size == 1024
             assert (config.model.lr, config.trainer.max_steps) == (0.12, 70_000)
 

@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,11 +29,11 @@ SHAPES = (
 )
 TINY = ("experiment=voc_to_nonvoc_tiny",)
 WEAK = {
-    "box_consistency_weight": 1.0,
-    "color_consistency_weight": 1.0,
-    "self_supervision_weight": 1.0,
-    "self_supervision_max_translation": 0.1,
-    "self_supervision_flip_probability": 0.5,
+    "box_consistency.weight": 1.0,
+    "color_consistency.weight": 1.0,
+    "self_supervision.weight": 1.0,
+    "self_supervision.max_translation": 0.1,
+    "self_supervision.flip_probability": 0.5,
     "ignore_class_overlap": "true",
 }
 LOSSES = tuple(f"model.losses.{name}={value}" for name, value in WEAK.items())
@@ -58,6 +59,8 @@ ALWAYS = (
     *("trainer.log_every_n_steps=1", "data.num_workers=0", "logger.tensorboard=null"),
     *("callbacks.pictures=null", "callbacks.best=null", "callbacks.last=null"),
 )
+_FORMER = re.compile(r"(?<=model\.losses\.)(\w+)\.")
+"""Weak losses had flat names once."""
 TIMES = ("train/seconds_per_step",)
 
 
@@ -128,6 +131,8 @@ class Side:
         out = self.scratch / f"{self.folder.name}-{name}-{time.monotonic_ns()}"
         overrides = [*RUNS[name], *ALWAYS, f"trainer.max_steps={self.arguments.steps}"]
         overrides += [f"hydra.run.dir={out}"]
+        if "box_consistency:" not in (self.folder / "conf/model/deepmac.yaml").read_text():
+            overrides = [_FORMER.sub(r"\1_", word) for word in overrides]
         if RUNS[name] is TINY:
             overrides += [f"data.root={self.arguments.root}", f"data.only_images={self._images()}"]
         else:

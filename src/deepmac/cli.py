@@ -75,6 +75,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
+def words_for_hydra(words: Sequence[str]) -> list[str]:
+    """``train.py``'s arguments, paths quoted; ends the process where one has an old name."""
+    from deepmac.lightning.overrides import prepared
+    from deepmac.lightning.renamed import check_words
+
+    ready: list[str] = []
+
+    def job() -> int:
+        check_words(words)
+        ready.extend(prepared(words))
+        return 0
+
+    if code := guarded(job):
+        sys.exit(code)
+    return ready
+
+
 def train(config: DictConfig) -> float | None:
     """``train.py``: run ``fit`` on a configuration that Hydra composed."""
     from hydra.core.hydra_config import HydraConfig

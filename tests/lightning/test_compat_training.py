@@ -145,7 +145,7 @@ def test_points__teach_masks_of_classes_without_any(pictures, tmp_path):
     still = {"batch_size": 6, "flip": 0.0, "color": False, "crop_scale": None}
     data = data_of(pictures, train_json=str(path), **still)
     others = ("heatmap_weight", "size_weight", "offset_weight", "mask_weight")
-    options = {"point_supervision_weight": 1.0, **dict.fromkeys(others, 0.0)}
+    options = {"point_supervision": {"weight": 1.0}, **dict.fromkeys(others, 0.0)}
     module = Recording(**SMALL, losses=options, lr=5e-3, warmup_steps=0, lr_schedule="constant")
     train(module, data, tmp_path, max_steps=6, max_epochs=-1, limit_val_batches=0)
     losses = [float(one["point_supervision"].detach()) for one in module.losses]

@@ -207,7 +207,7 @@ def test_init_from__torchvisions_faster_rcnn_fits_but_for_the_masks(tmp_path, ca
 @pytest.mark.parametrize("masked", [{3, 7}, {3, 7, 11}])
 def test_init_from__mask_rcnn_in_a_partially_supervised_run_is_warned_of(tmp_path, capsys, masked):
     torchvision_weights(tmp_path / "a.pth", maskrcnn_resnet50_fpn)
-    settings = {"backbone": "resnet50", "pyramid_width": 256, "mask_head": "default"}
+    settings = {"backbone": "resnet50", "pyramid_width": 256, "mask_head": "mask_rcnn"}
     built = DeepMARCModule(**{**SMALL, **settings, "init_from": str(tmp_path / "a.pth")})
     built.build(ClassMap(CLASSES.category_ids, CLASSES.names, frozenset(masked)))
     said = capsys.readouterr().out

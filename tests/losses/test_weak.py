@@ -25,7 +25,14 @@ from deepmac.losses.color import (
 )
 from deepmac.losses.criterion import DeepMACCriterion
 from deepmac.losses.grids import alone_in_class, inside_boxes
-from deepmac.losses.options import LossOptions, WeakLossOptions
+from deepmac.losses.options import (
+    BoxConsistency,
+    ColorConsistency,
+    LossOptions,
+    PointSupervision,
+    SelfSupervision,
+    WeakLossOptions,
+)
 from deepmac.losses.original import (
     OriginalCriterion,
     OriginalSecondView,
@@ -63,10 +70,10 @@ SIDE = 32
 IMAGE = torch.tensor([0.0, 0.0, SIDE, SIDE])
 LOG_2 = math.log(2)
 ALL_ON = LossOptions(
-    box_consistency_weight=1.0,
-    color_consistency_weight=1.0,
-    self_supervision_weight=1.0,
-    point_supervision_weight=1.0,
+    box_consistency=BoxConsistency(1.0),
+    color_consistency=ColorConsistency(1.0),
+    self_supervision=SelfSupervision(1.0),
+    point_supervision=PointSupervision(1.0),
 )
 
 
@@ -134,9 +141,7 @@ def test_box_consistency__of_a_mask_that_spans_the_box_is_zero(normalization, ti
     for row in range(2, 7):
         diagonal[..., row, min(row - 1, 4)] = 1
     for mask in (inside, diagonal):
-        options = WeakLossOptions(
-            box_consistency_normalization=normalization, box_consistency_tightness=tightness
-        )
+        options = WeakLossOptions(BoxConsistency(normalization=normalization, tightness=tightness))
         loss = WeakLosses(options).box_consistency(painted(mask), inside, {}, True)
         assert loss.item() < 1e-6
 
@@ -163,7 +168,7 @@ def test_tightness__is_not_met_by_foreground_beside_the_box() -> None:
     beside[..., 1:7, 5] = 1
     beside[..., 0, 1:3] = 1
     loose = box_consistency(painted(beside), inside)
-    options = WeakLossOptions(box_consistency_tightness=True)
+    options = WeakLossOptions(BoxConsistency(tightness=True))
     tight = WeakLosses(options).box_consistency(painted(beside), inside, {}, True)
     assert tight > loose + 10
     hidden = OriginalWeakLosses(options).box_consistency(painted(beside), inside, {}, True)
@@ -262,9 +267,7 @@ def test_undo_view__inverts_flip_shift_and_scale_together() -> None:
 @given(st.integers(0, 10_000))
 def test_view_boxes__move_with_the_pixels(seed: int) -> None:
     options = WeakLossOptions(
-        self_supervision_max_translation=0.15,
-        self_supervision_scale_max=1.3,
-        self_supervision_flip_probability=0.5,
+        self_supervision=SelfSupervision(max_translation=0.15, scale_max=1.3, flip_probability=0.5)
     )
     view = draw_view(options, 2, torch.Generator().manual_seed(seed))
     boxes = box(10, 12, 20, 18).expand(2, 1, 4)
@@ -401,7 +404,7 @@ def test_weak_losses__without_weights_are_none() -> None:
 
 
 def test_weak_losses__rise_with_the_step() -> None:
-    options = WeakLossOptions(color_consistency_weight=1.0, color_consistency_warmup_steps=10)
+    options = WeakLossOptions(color_consistency=ColorConsistency(1.0, warmup_steps=10))
     logits = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
     def at(step: int | None) -> torch.Tensor:
@@ -417,7 +420,7 @@ def test_weak_losses__rise_with_the_step() -> None:
 def test_weak_losses__say_that_points_are_missing() -> None:
     batch = random_batch()
     del batch["points"]
-    with pytest.raises(ConfigError, match="point_supervision_weight"):
+    with pytest.raises(ConfigError, match=r"point_supervision\.weight"):
         WeakLosses(ALL_ON)(torch.zeros(2, 3, 8, 8), batch, full_resolution=False, stride=4)
 
 

@@ -29,7 +29,7 @@ SMALL = {
     "max_detections": 20,
 }
 MASK_RCNN = {
-    "mask_head": "default",
+    "mask_head": "mask_rcnn",
     "num_init_channels": 64,
     "mask_size": 28,
     "class_agnostic": False,
@@ -170,7 +170,7 @@ def test_resnet50__has_torchvisions_names():
 
 
 COSTS = [  # the original's at 256 channels: parameters in millions, 10^9 multiply-adds per box
-    ("default", 28, 2.63, 0.51),
+    ("mask_rcnn", 28, 2.63, 0.51),
     ("hourglass10", 64, 1.76, 1.10),
     ("hourglass20", 64, 5.68, 1.41),
     ("hourglass32", 64, 10.6, 1.93),

@@ -21,7 +21,13 @@ from deepmac.convert.settings import read_settings
 from deepmac.convert.text_proto import parse_text_proto
 from deepmac.data.original.soft_targets import original_mask_targets
 from deepmac.losses.criterion import DeepMACCriterion
-from deepmac.losses.options import LossOptions, WeakLossOptions
+from deepmac.losses.options import (
+    BoxConsistency,
+    ColorConsistency,
+    LossOptions,
+    PointSupervision,
+    WeakLossOptions,
+)
 from deepmac.losses.original import OriginalCriterion, OriginalWeakLosses
 from deepmac.losses.weak import dice
 from deepmac.models.files import build_model
@@ -48,17 +54,13 @@ KERNELS = {
 }
 VOC_LIKE = ("official_voc_like", "rel_voc_like", "box_consistency_crop", "boxinst_fullres")
 WEAK = {
-    "box_consistency_crop": WeakLossOptions(box_consistency_weight=2.0),
-    "boxinst_fullres": WeakLossOptions(box_consistency_weight=2.0, color_consistency_weight=1.0),
-    "boxinst_fullres_balanced": WeakLossOptions(
-        box_consistency_weight=2.0, box_consistency_normalization="balanced"
-    ),
+    "box_consistency_crop": WeakLossOptions(BoxConsistency(2.0)),
+    "boxinst_fullres": WeakLossOptions(BoxConsistency(2.0), ColorConsistency(1.0)),
+    "boxinst_fullres_balanced": WeakLossOptions(BoxConsistency(2.0, "balanced")),
     "boxinst_fullres_tight_gtcount": WeakLossOptions(
-        box_consistency_weight=2.0,
-        box_consistency_normalization="groundtruth_count",
-        box_consistency_tightness=True,
+        BoxConsistency(2.0, "groundtruth_count", tightness=True)
     ),
-    "points_fullres": WeakLossOptions(point_supervision_weight=3.0),
+    "points_fullres": WeakLossOptions(point_supervision=PointSupervision(3.0)),
 }
 PLAIN = (
     "official_all_classes",

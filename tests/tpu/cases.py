@@ -90,13 +90,9 @@ def a_narrow_hourglass_104_and_all_weak_losses_stay_on_the_device():
 
     losses = {
         "ignore_class_overlap": True,
-        "box_consistency_weight": 1.0,
-        "box_consistency_tightness": True,
-        "color_consistency_weight": 1.0,
-        "color_consistency_warmup_steps": 10,
-        "self_supervision_weight": 1.0,
-        "self_supervision_max_translation": 0.1,
-        "self_supervision_flip_probability": 0.5,
+        "box_consistency": {"weight": 1.0, "tightness": True},
+        "color_consistency": {"weight": 1.0, "warmup_steps": 10},
+        "self_supervision": {"weight": 1.0, "max_translation": 0.1, "flip_probability": 0.5},
     }
     module = tiny_module(losses=losses)
     module.to(xla.device()).compute_losses(on_device(batch()))["loss"].backward()

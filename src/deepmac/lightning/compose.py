@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from deepmac.errors import ConfigError
 from deepmac.lightning.overrides import prepared
+from deepmac.lightning.renamed import check_words
 
 RUN_DIR_VARIABLE = "DEEPMAC_RUN_DIR"
 
@@ -37,6 +38,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    check_words(overrides)
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(config_tree())):
             config = hydra_compose("train", overrides=prepared(overrides), return_hydra_config=True)

@@ -79,10 +79,10 @@ class DeepMACModule(SegmentationModule):
         super().__init__()
         self.network_arguments = network
         self.save_hyperparameters()
-        self.keep_network_arguments(DeepMAC)
         # Plain values only: a checkpoint must load without running code.
-        options = losses if isinstance(losses, LossOptions) else LossOptions(**losses)
+        options = losses if isinstance(losses, LossOptions) else LossOptions.from_dict(losses)
         self.hparams["losses"] = asdict(options)
+        self.keep_network_arguments(DeepMAC)
         self.criterion = criterion_of(options, conventions_of(self.hparams["compat"]))
 
     def make_network(self, num_classes: int) -> DeepMAC:

@@ -101,12 +101,12 @@ class DeepMARCModule(SegmentationModule):
         super().__init__()
         self.network_arguments = network
         self.save_hyperparameters()
-        self.keep_network_arguments(DeepMARC)
         # Plain values only: a checkpoint must load without running code.
         weights_of_losses = (
             losses if isinstance(losses, MaskRCNNLossWeights) else MaskRCNNLossWeights(**losses)
         )
         self.hparams["losses"] = asdict(weights_of_losses)
+        self.keep_network_arguments(DeepMARC)
 
     def make_network(self, num_classes: int) -> DeepMARC:
         """See :class:`SegmentationModule`."""

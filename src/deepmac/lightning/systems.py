@@ -14,6 +14,7 @@ from deepmac.errors import ConfigError
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule
 from deepmac.lightning.module import SegmentationModule
+from deepmac.lightning.renamed import check_file, check_words
 
 SYSTEMS: dict[str, type[SegmentationModule]] = {
     module.system: module for module in (DeepMACModule, DeepMARCModule)
@@ -34,10 +35,13 @@ def chosen_system(config: Mapping[str, Any] | None, options: Iterable[str]) -> s
         ConfigError: another name.
     """
     name: Any = (config or {}).get("system", "deepmac")
+    options = list(options)
+    check_words(options)
     for option, value in _pairs(options):
         if option == "--system":
             name = value
         elif option in ("--config", "-c"):
+            check_file(Path(value))
             name = _of_file(Path(value)) or name
     if name not in SYSTEMS:
         raise ConfigError(f"there is no system {name!r}; there are {' and '.join(SYSTEMS)}")

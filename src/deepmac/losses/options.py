@@ -2,24 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from deepmac.losses.center_targets import RadiusRule
 from deepmac.nn.ranges import (
     NonNegativeFloat,
     NonNegativeInt,
     OpenShare,
-    PositiveFloat,
-    PositiveInt,
     Range,
     Share,
 )
 
 BoxNormalization = Literal["auto", "groundtruth_count", "balanced"]
-SelfSupervision = Literal["dice", "mse", "kl"]
+Agreement = Literal["dice", "mse", "kl"]
 MaskNormalization = Literal["batch", "image"]
 MaskLoss = Literal["cross_entropy", "dice"]
+
+
+@dataclass(frozen=True)
+class BoxConsistency:
+    """The mask's projections on both axes are the box's.
+
+    Attributes:
+        weight: of :func:`deepmac.losses.weak.box_consistency`; 0 = off, as everywhere.
+        normalization: ``auto``, ``groundtruth_count`` or ``balanced``.
+        tightness: foreground must lie within the box.
+    """
+
+    weight: NonNegativeFloat = 0.0
+    normalization: BoxNormalization = "auto"
+    tightness: bool = False
+
+
+@dataclass(frozen=True)
+class ColorConsistency:
+    """Neighbours of like colour have the same label.
+
+    Attributes:
+        weight: of :func:`deepmac.losses.color.color_consistency`.
+        threshold: pairs of at least this similarity count.
+        dilation: cells between neighbours.
+        warmup_start: optimizer step from which the weight rises.
+        warmup_steps: steps until it is full; 0 = at once.
+    """
+
+    weight: NonNegativeFloat = 0.0
+    threshold: Share = 0.4
+    dilation: Annotated[int, Range(1, 1024)] = 2
+    warmup_start: NonNegativeInt = 0
+    warmup_steps: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class SelfSupervision:
+    """Masks agree with those of a second, moved view.
+
+    Attributes:
+        weight: of :func:`deepmac.losses.weak.self_supervision`.
+        kind: ``dice``, ``mse`` or ``kl``.
+        max_translation: of the second view, as a share of the input's sides.
+        scale_min: least side of the second view's window, 1 = the input's.
+        scale_max: largest.
+        flip_probability: of the second view.
+        warmup_start: optimizer step from which the weight rises.
+        warmup_steps: steps until it is full; 0 = at once.
+    """
+
+    weight: NonNegativeFloat = 0.0
+    kind: Agreement = "dice"
+    max_translation: Share = 0.0
+    scale_min: Annotated[float, Range(0, 100, open_low=True)] = 1.0
+    scale_max: Annotated[float, Range(0, 100, open_low=True)] = 1.0
+    flip_probability: Share = 0.0
+    warmup_start: NonNegativeInt = 0
+    warmup_steps: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class PointSupervision:
+    """Points that annotations give, on the object or beside it.
+
+    Attributes:
+        weight: of :func:`deepmac.losses.weak.point_supervision`.
+    """
+
+    weight: NonNegativeFloat = 0.0
 
 
 @dataclass(frozen=True)
@@ -27,54 +96,54 @@ class WeakLossOptions:
     """Losses for boxes without masks, all off by default.
 
     Attributes:
-        box_consistency_weight: of :func:`deepmac.losses.weak.box_consistency`.
-        box_consistency_normalization: ``auto``, ``groundtruth_count`` or ``balanced``.
-        box_consistency_tightness: foreground must lie within the box.
-        color_consistency_weight: of :func:`deepmac.losses.color.color_consistency`.
-        color_consistency_threshold: pairs of at least this similarity count.
-        color_consistency_dilation: cells between neighbours.
-        color_consistency_warmup_start: optimizer step from which the weight rises.
-        color_consistency_warmup_steps: steps until it is full; 0 = at once.
-        self_supervision_weight: of :func:`deepmac.losses.weak.self_supervision`.
-        self_supervision_kind: ``dice``, ``mse`` or ``kl``.
-        self_supervision_max_translation: of the second view, as a share of the input's sides.
-        self_supervision_scale_min: least side of the second view's window, 1 = the input's.
-        self_supervision_scale_max: largest.
-        self_supervision_flip_probability: of the second view.
-        self_supervision_warmup_start: optimizer step from which the weight rises.
-        self_supervision_warmup_steps: steps until it is full; 0 = at once.
-        point_supervision_weight: of :func:`deepmac.losses.weak.point_supervision`.
+        box_consistency: of every box, with or without a mask.
+        color_consistency: likewise.
+        self_supervision: likewise.
+        point_supervision: of boxes with points.
         ignore_class_overlap: no mask loss where boxes of one class overlap.
     """
 
-    box_consistency_weight: NonNegativeFloat = 0.0
-    box_consistency_normalization: BoxNormalization = "auto"
-    box_consistency_tightness: bool = False
-    color_consistency_weight: NonNegativeFloat = 0.0
-    color_consistency_threshold: Share = 0.4
-    color_consistency_dilation: PositiveInt = 2
-    color_consistency_warmup_start: NonNegativeInt = 0
-    color_consistency_warmup_steps: NonNegativeInt = 0
-    self_supervision_weight: NonNegativeFloat = 0.0
-    self_supervision_kind: SelfSupervision = "dice"
-    self_supervision_max_translation: Share = 0.0
-    self_supervision_scale_min: PositiveFloat = 1.0
-    self_supervision_scale_max: PositiveFloat = 1.0
-    self_supervision_flip_probability: Share = 0.0
-    self_supervision_warmup_start: NonNegativeInt = 0
-    self_supervision_warmup_steps: NonNegativeInt = 0
-    point_supervision_weight: NonNegativeFloat = 0.0
+    box_consistency: BoxConsistency = BoxConsistency()
+    color_consistency: ColorConsistency = ColorConsistency()
+    self_supervision: SelfSupervision = SelfSupervision()
+    point_supervision: PointSupervision = PointSupervision()
     ignore_class_overlap: bool = False
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of :func:`dataclasses.asdict`; takes the flat names of older checkpoints too."""
+        nested = nested_names(values)
+        parts: dict[str, Any] = {
+            name: kind(**nested[name]) if isinstance(nested[name], Mapping) else nested[name]
+            for name, kind in WEAK_LOSSES.items()
+            if name in nested
+        }
+        return cls(**{**nested, **parts})
 
     def weak_weights(self) -> dict[str, float]:
         """Weights above 0, by the names that :class:`~deepmac.losses.weak.WeakLosses` uses."""
-        weights = {
-            "box_consistency": self.box_consistency_weight,
-            "color_consistency": self.color_consistency_weight,
-            "self_supervision": self.self_supervision_weight,
-            "point_supervision": self.point_supervision_weight,
-        }
+        weights = {name: getattr(self, name).weight for name in WEAK_LOSSES}
         return {name: weight for name, weight in weights.items() if weight > 0}
+
+
+WEAK_LOSSES: dict[str, type] = {
+    "box_consistency": BoxConsistency,
+    "color_consistency": ColorConsistency,
+    "self_supervision": SelfSupervision,
+    "point_supervision": PointSupervision,
+}
+
+
+def nested_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat names as older checkpoints have them (``box_consistency_weight``), nested."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        group = next((known for known in WEAK_LOSSES if name.startswith(f"{known}_")), None)
+        if group is None:
+            nested[name] = value
+        else:
+            nested.setdefault(group, {})[name.removeprefix(f"{group}_")] = value
+    return nested
 
 
 @dataclass(frozen=True)

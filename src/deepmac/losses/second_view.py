@@ -113,11 +113,11 @@ def draw_view(
 ) -> View:
     """A uniformly random view for each image (drawn on the CPU)."""
     numbers = torch.rand(batch, 5, generator=generator)
-    low, high = options.self_supervision_scale_min, options.self_supervision_scale_max
+    low, high = options.self_supervision.scale_min, options.self_supervision.scale_max
     return View(
-        shift=(2 * numbers[:, 0:2] - 1) * options.self_supervision_max_translation,
+        shift=(2 * numbers[:, 0:2] - 1) * options.self_supervision.max_translation,
         scale=low + numbers[:, 2:4] * (high - low),
-        flip=numbers[:, 4] < options.self_supervision_flip_probability,
+        flip=numbers[:, 4] < options.self_supervision.flip_probability,
     )
 
 

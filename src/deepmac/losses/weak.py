@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from deepmac.errors import ConfigError
 from deepmac.losses.color import color_consistency, lab_of_crops, lab_of_map
 from deepmac.losses.grids import Grid, alone_in_class, frames_of, inside_boxes
-from deepmac.losses.options import BoxNormalization, SelfSupervision, WeakLossOptions
+from deepmac.losses.options import Agreement, BoxNormalization, WeakLossOptions
 from deepmac.losses.second_view import Teacher
 
 _FAR = -1e4  # below any logit
@@ -70,18 +70,18 @@ class WeakLosses:
             losses["box_consistency"] = self.box_consistency(logits, inside, batch, full_resolution)
         if "color_consistency" in on:
             losses["color_consistency"] = _rise(
-                step, options.color_consistency_warmup_start, options.color_consistency_warmup_steps
+                step, options.color_consistency.warmup_start, options.color_consistency.warmup_steps
             ) * self.color_consistency(logits, inside, batch, full_resolution, stride)
         if "self_supervision" in on and teacher is not None:
             losses["self_supervision"] = _rise(
-                step, options.self_supervision_warmup_start, options.self_supervision_warmup_steps
+                step, options.self_supervision.warmup_start, options.self_supervision.warmup_steps
             ) * self_supervision(
-                logits, teacher.logits, inside * teacher.seen, kind=options.self_supervision_kind
+                logits, teacher.logits, inside * teacher.seen, kind=options.self_supervision.kind
             )
         if "point_supervision" in on:
             if "points" not in batch:
                 raise ConfigError(
-                    "losses.point_supervision_weight is above 0, but no annotation has points: set "
+                    "losses.point_supervision.weight is above 0, but no annotation has points: set "
                     'it to 0, or give annotations "points": [[x, y, label], ...], label 1 on the '
                     "object and 0 beside it"
                 )
@@ -106,8 +106,8 @@ class WeakLosses:
         return box_consistency(
             logits,
             inside,
-            normalization=self.options.box_consistency_normalization,
-            within=self.within(logits, inside) if self.options.box_consistency_tightness else None,
+            normalization=self.options.box_consistency.normalization,
+            within=self.within(logits, inside) if self.options.box_consistency.tightness else None,
         )
 
     def within(self, logits: Tensor, inside: Tensor) -> Tensor:
@@ -144,8 +144,8 @@ class WeakLosses:
             colors,
             inside,
             seen=seen,
-            threshold=self.options.color_consistency_threshold,
-            dilation=self.options.color_consistency_dilation,
+            threshold=self.options.color_consistency.threshold,
+            dilation=self.options.color_consistency.dilation,
         )
 
     def point_supervision(
@@ -189,7 +189,7 @@ def box_consistency(
 
 
 def self_supervision(
-    logits: Tensor, teacher: Tensor, weights: Tensor, *, kind: SelfSupervision = "dice"
+    logits: Tensor, teacher: Tensor, weights: Tensor, *, kind: Agreement = "dice"
 ) -> Tensor:
     """How far masks are from those of another view of the same image, which get no gradient.
 

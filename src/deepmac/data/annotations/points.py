@@ -1,7 +1,7 @@
 """Single points on objects: what an annotation's ``points`` say, and where they end up.
 
 ``"points": [[x, y, label], ...]`` in pixels of the original image; label 1 is a point on the object
-and 0 one beside it, for ``model.losses.point_supervision_weight``.
+and 0 one beside it, for ``model.losses.point_supervision.weight``.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from deepmac.nn.mask_heads import MaskHead, build_mask_head
 from deepmac.nn.norm import BatchNorm2d
 from deepmac.nn.resnet_head import RESNET_HEADS
 
-ROI_MASK_HEADS: tuple[str, ...] = ("default", *HOURGLASS_HEADS, *RESNET_HEADS, "fully_connected")
-"""Heads that need nothing but features; ``default`` is Mask R-CNN's four convolutions."""
+ROI_MASK_HEADS: tuple[str, ...] = ("mask_rcnn", *HOURGLASS_HEADS, *RESNET_HEADS, "fully_connected")
+"""Heads that need nothing but features; ``mask_rcnn`` is Mask R-CNN's four convolutions."""
 
 _DEFAULT_WIDTH, _DEFAULT_LAYERS = 4, 4  # 256 channels at the usual width of 64
 
@@ -30,9 +30,9 @@ def build_roi_mask_head(
     Args:
         name: one of ``ROI_MASK_HEADS``.
         in_channels: channels of the RoI features.
-        width: of the head: hourglasses and ResNets start with it, ``default`` has four times it.
+        width: of the head: hourglasses and ResNets start with it, ``mask_rcnn`` has four times it.
         mask_size: side S of the masks; the features' side is S / 2. Published: 28 for
-            ``default``, 64 for the others.
+            ``mask_rcnn``, 64 for the others.
         num_masks: masks per RoI: 1, or one per class and the background.
 
     Returns:
@@ -42,13 +42,15 @@ def build_roi_mask_head(
     Raises:
         ValueError: an unknown name, or a size that the head cannot take.
     """
+    if name == "default":
+        name = "mask_rcnn"  # as older checkpoints call it
     if name not in ROI_MASK_HEADS:
         raise ValueError(
             f"Deep-MARC has no mask head {name!r}; known are {', '.join(ROI_MASK_HEADS)}"
         )
     if mask_size < 2 or mask_size % 2:
         raise ValueError(f"Deep-MARC's masks double the RoI: mask_size={mask_size} must be even")
-    if name == "default":
+    if name == "mask_rcnn":
         hidden = _DEFAULT_WIDTH * width
         layers = [hidden] * _DEFAULT_LAYERS
         return MaskRCNNHeads(in_channels, layers, 1), MaskRCNNPredictor(hidden, hidden, num_masks)
