@@ -130,7 +130,7 @@ class DeepMACModule(SegmentationModule):
         boxes = training_boxes(network, batch)
         logits = [training_mask_logits(network, stage, boxes, rows) for stage in used]
         teachers = None
-        if options.self_supervision_weight > 0:
+        if options.self_supervision.weight > 0:
             teachers = self.criterion.second_view.teachers(
                 network, batch, only_last_stage=options.use_only_last_stage
             )
