@@ -1,0 +1,74 @@
+"""More looks at a picture for masks of given boxes: mirrored, and closer at small objects.
+
+Probabilities of all looks are averaged; a network is never asked for anything but masks of boxes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepmac.predict.refine import sample_picture
+
+SMALL = 128
+"""Objects with both sides below this many pixels of the network's input are looked at closer."""
+_WINDOW = 224
+"""Side of the window that a closer look shows the network, pixels."""
+_CONTEXT = 2.5
+"""Side of the window relative to the object's longer one."""
+_AT_ONCE = 8
+"""Windows that go through the backbone together."""
+
+
+def mirrored(network: Any, images: Tensor, boxes: Tensor, width: int) -> Tensor:
+    """Masks as the network sees them in a mirror, turned back.
+
+    Args:
+        network: in eval mode.
+        images: (1, 3, H, W) uint8, padded at the bottom and right.
+        boxes: (1, N, 4) xyxy in input pixels.
+        width: of the content in ``images``.
+
+    Returns:
+        (N, S, S) probabilities over the boxes' frames.
+    """
+    flipped = images.clone()
+    flipped[..., :width] = images[..., :width].flip(-1)
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    turned = torch.stack([width - x1, y0, width - x0, y1], -1)
+    stage = network(flipped)[-1]
+    answer: Tensor = network.mask_probabilities(stage, turned)[0].float().flip(-1)
+    return answer
+
+
+def closer(network: Any, picture: Tensor, boxes: Tensor) -> Tensor:
+    """Masks from a window of each box, enlarged out of the full picture, seen both ways round.
+
+    Args:
+        network: in eval mode.
+        picture: (3, H, W) uint8 RGB.
+        boxes: (N, 4) xyxy in pixels of the picture.
+
+    Returns:
+        (N, S, S) probabilities over the boxes' frames.
+    """
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).amax(1, keepdim=True).clamp(min=2) * (_CONTEXT / 2)
+    windows = torch.cat([centre - half, centre + half], 1)
+    origin = windows[:, [0, 1, 0, 1]]
+    inside = ((boxes - origin) * (_WINDOW / (2 * half))).float()
+    device = next(network.parameters()).device
+    answers = []
+    for start in range(0, len(boxes), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        pixels = (sample_picture(picture, windows[some], _WINDOW) * 255).round().to(torch.uint8)
+        x0, y0, x1, y1 = inside[some].unbind(1)
+        turned = torch.stack([_WINDOW - x1, y0, _WINDOW - x0, y1], 1)
+        both = torch.cat([pixels, pixels.flip(-1)]).to(device)
+        asked = torch.cat([inside[some], turned]).to(device)
+        probabilities = network.mask_probabilities(network(both)[-1], asked[:, None])[:, 0].float()
+        plain, mirror = probabilities.chunk(2)
+        answers.append((plain + mirror.flip(-1)) / 2)
+    return torch.cat(answers)
