@@ -21,6 +21,7 @@ def sample(count: int, size: tuple[int, int] = (8, 12), masked: tuple[int, ...] 
         "labels": number + 1,
         "valid": torch.ones(count, dtype=torch.bool),
         "mask_valid": mask_valid,
+        "mask_weights": mask_valid.float(),
         "mask_boxes": boxes,
         "mask_targets": torch.ones(count, 4, 4),
         "ignore": torch.ones(-(-size[0] // 4), -(-size[1] // 4), dtype=torch.bool),

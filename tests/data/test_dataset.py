@@ -70,6 +70,7 @@ def test_sample__has_every_field_with_its_shape_and_type(tmp_path):
         "labels": ((count,), torch.int64),
         "valid": ((count,), torch.bool),
         "mask_valid": ((count,), torch.bool),
+        "mask_weights": ((count,), torch.float32),
         "mask_boxes": ((count, 4), torch.float32),
         "mask_targets": ((count, 32, 32), torch.float32),
         "ignore": ((16, 16), torch.bool),
@@ -120,6 +121,26 @@ def test_supervision__needs_a_masked_class_and_a_segmentation(tmp_path, monkeypa
     assert sample["mask_valid"].tolist() == [True, False, False]
     assert sample["mask_targets"][1:].eq(0).all()
     assert read == [11], "a mask that does not supervise was decoded"
+
+
+def test_a_models_mask__is_weighted_by_its_score_whatever_the_class(tmp_path):
+    disc = rle(disc_mask())
+    box = (8.0, 12.0, 32.0, 36.0)
+    made = {"mask_source": "model", "mask_score": 0.7}
+    extra = (
+        Instance(21, SLAB, box, disc, False, 400.0, **made),
+        Instance(22, DISC, box, disc, False, 400.0, mask_source="model"),  # no score: no trust
+    )
+    index = make_index(tmp_path, extra)
+    plain = {"transform": v2.Compose([Letterbox(64)])}
+    sample = make_dataset(index, **plain)[0]
+    assert sample["annotation_ids"].tolist() == [11, 12, 13, 21, 22]
+    assert sample["mask_weights"].tolist() == pytest.approx([1, 0, 0, 0.7, 0])
+    assert sample["mask_valid"].tolist() == [True, False, False, True, False]
+    assert torch.equal(sample["mask_targets"][3], sample["mask_targets"][0])
+    for changes in ({"model_masks": "ignore"}, {"training": False}):
+        sample = make_dataset(index, **plain, **changes)[0]
+        assert sample["mask_valid"].tolist() == [True, False, False, False, False]
 
 
 def test_target__is_the_area_average_within_the_box(tmp_path):

@@ -76,6 +76,20 @@ def test_mask_loss__ignores_boxes_without_masks(stages, logits, batch):
         assert stage.grad[batch["mask_valid"]].abs().min() > 0
 
 
+def test_mask_loss__counts_a_models_mask_by_the_trust_in_it(stages, logits, batch):
+    sure = run(stages, logits, {**batch, "mask_weights": batch["mask_valid"].float()})["mask"]
+    assert sure == run(stages, logits, batch)["mask"]
+    weights = torch.zeros(batch["mask_valid"].shape)
+    weights[0, 0], weights[0, 2] = 1.0, 0.25
+    parts = []
+    for row in (0, 2):
+        alone = torch.zeros_like(batch["mask_valid"])
+        alone[0, row] = True
+        parts.append(run(stages, logits, {**batch, "mask_valid": alone})["mask"])
+    mixed = run(stages, logits, {**batch, "mask_weights": weights})["mask"]
+    assert torch.allclose(mixed, (parts[0] + 0.25 * parts[1]) / 2)
+
+
 def test_mask_loss__is_the_mean_over_pixels_then_instances_then_stages(stages, logits, batch):
     expected = []
     for stage in logits:

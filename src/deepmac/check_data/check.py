@@ -263,6 +263,8 @@ def _sets_table(report: Report) -> "Table":
     row("images without objects", *(f"{s.empty_images:,}" for s in every))
     row("objects (boxes)", *(f"{s.objects:,}" for s in every))
     row("objects with masks", *(f"{s.masks:,}" for s in every))
+    if any(s.model_masks for s in every):
+        row("  with masks that a model made", *(f"{s.model_masks:,}" for s in every))
     if any(s.points for s in every):
         row("objects with points", *(f"{s.points:,}" for s in every))
     if report.split is not None:

@@ -11,6 +11,7 @@ _PER_OBJECT = {
     "labels": 0,
     "valid": False,
     "mask_valid": False,
+    "mask_weights": 0,
     "mask_boxes": 0,
     "mask_targets": 0,
     "annotation_ids": -1,

@@ -23,6 +23,7 @@ from deepmac.errors import ConfigError, DataError
 from deepmac.nn.roi_crop import grow_boxes
 
 MaskResolution = Literal["crop", "map"]
+ModelMasks = Literal["weigh", "ignore"]
 Key = int | tuple[int, int] | tuple[int, int, int]
 
 
@@ -30,7 +31,8 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
     """One sample per image, with the fields of a batch less the batch dimension.
 
     ``images`` (3, H, W) uint8, ``true_sizes`` (2,), ``boxes`` (n, 4), ``labels`` (n,), ``valid``
-    (n,), ``mask_valid`` (n,), ``mask_boxes`` (n, 4), ``mask_targets`` (n, S, S), ``ignore`` (h, w),
+    (n,), ``mask_valid`` (n,), ``mask_weights`` (n,), ``mask_boxes`` (n, 4), ``mask_targets``
+    (n, S, S), ``ignore`` (h, w),
     ``image_ids`` (), ``annotation_ids`` (n,), ``geometry`` (2, 3), ``original_sizes`` (2,), and
     where the set has points, ``points`` (n, K, 2) and ``point_labels`` (n, K).
 
@@ -48,6 +50,8 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         label_of: category id -> class index.
         masked_category_ids: classes whose masks supervise; an object of these that has a
             segmentation is ``mask_valid``. No other mask is ever decoded.
+        model_masks: masks that a model made (``mask_source: model``): ``weigh`` trains on them, of
+            whatever class, weighted by their ``mask_score``; ``ignore`` takes the boxes alone.
         transform: of a dict with ``image``, ``boxes`` (tv_tensors) and ``geometry``. Of several,
             one is drawn for each batch, evenly, from the key's third number.
         mask_size: side of the targets.
@@ -78,6 +82,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         *,
         label_of: Mapping[int, int],
         masked_category_ids: frozenset[int],
+        model_masks: ModelMasks = "weigh",
         transform: v2.Transform | Sequence[v2.Transform],
         mask_size: int = 32,
         stride: int = 4,
@@ -106,6 +111,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         self.index = index
         self.label_of = dict(label_of)
         self.masked_category_ids = masked_category_ids
+        self.model_masks: ModelMasks = model_masks
         self.transforms = [transform] if isinstance(transform, v2.Transform) else list(transform)
         self.mask_size = mask_size
         self.stride = stride
@@ -203,11 +209,8 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         size = (record.height, record.width)
         geometry = transformed["geometry"]
         ignore = ignore_map(crowds, geometry, size, self.stride)
-        masked = [
-            item.category_id in self.masked_category_ids and item.segmentation is not None
-            for item in objects
-        ]
-        mask_valid = torch.tensor(masked, dtype=torch.bool)
+        mask_weights = torch.tensor([self._trust(item) for item in objects], dtype=torch.float32)
+        mask_valid = mask_weights > 0
         return {
             "images": transformed["image"].as_subclass(Tensor),
             "true_sizes": torch.tensor(geometry.true_size),
@@ -215,6 +218,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             "labels": _integers([self.label_of[item.category_id] for item in objects]),
             "valid": torch.ones(len(objects), dtype=torch.bool),
             "mask_valid": mask_valid,
+            "mask_weights": mask_weights,
             "mask_boxes": mask_boxes,
             "mask_targets": self._targets(
                 objects, mask_valid, mask_boxes, transformed, size, tuple(ignore.shape)
@@ -226,6 +230,15 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             "original_sizes": torch.tensor(size),
             **point_fields(objects, geometry, self.points_per_object),
         }
+
+    def _trust(self, item: Instance) -> float:
+        """Weight of an object's mask loss: 1 for a person's mask, a model's score for its own."""
+        if item.segmentation is None:
+            return 0.0
+        if item.mask_source == "model":
+            weigh = self.model_masks == "weigh" and self.training
+            return (item.mask_score or 0.0) if weigh else 0.0
+        return float(item.category_id in self.masked_category_ids)
 
     def _targets(
         self,

@@ -17,17 +17,20 @@ class Statistics:
     """Counts of one set; crowd regions are never objects.
 
     Attributes:
+        masks: Objects with a mask that a person drew.
+        model_masks: Objects with a mask that a model made; never counted among the others.
         points: Objects with points on or beside them.
         boxes_per_image: "mean", "median", "95%", "99%" and "max" of objects an image.
         sizes: Objects by COCO's "small", "medium" and "large".
         class_boxes: Category id -> objects.
-        class_masks: Category id -> objects with a mask.
+        class_masks: Category id -> objects with a mask that a person drew.
     """
 
     images: int
     empty_images: int
     objects: int
     masks: int
+    model_masks: int
     points: int
     crowds: int
     boxes_per_image: Mapping[str, float]
@@ -41,7 +44,8 @@ def count(index: CocoIndex) -> Statistics:
     table = index.table
     is_object = table.is_object
     area, category = table.area[is_object], table.category_id[is_object]
-    is_masked = table.mask_kind[is_object] > 0
+    has_mask, is_human = table.mask_kind[is_object] > 0, table.mask_source[is_object] == 0
+    is_masked = has_mask & is_human
     per_image = table.objects_per_image()
     small, large = int((area < SMALL).sum()), int((area >= LARGE).sum())
     boxes = _by_class(category)
@@ -53,6 +57,7 @@ def count(index: CocoIndex) -> Statistics:
         empty_images=int((per_image == 0).sum()),
         objects=len(area),
         masks=int(is_masked.sum()),
+        model_masks=int((has_mask & ~is_human).sum()),
         points=int((table.point_count[is_object] > 0).sum()),
         crowds=int((~is_object).sum()),
         boxes_per_image={

@@ -223,7 +223,7 @@ class Evaluation:
                     crowd += 1
                     continue
                 objects[instance.category_id] += 1
-                with_mask[instance.category_id] += bool(instance.segmentation)
+                with_mask[instance.category_id] += instance.has_true_mask
         return objects, with_mask, crowd
 
     def _ap_section(self, scores: ClassScores) -> dict[str, dict[str, float | None]]:

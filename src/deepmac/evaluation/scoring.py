@@ -186,7 +186,9 @@ class Scorer:
     def _true_mask(self, image: ImageRecord, instance: Instance) -> Rle | None:
         if instance.id not in self._true_masks:
             self._true_masks[instance.id] = (
-                instance_rle(instance, image.height, image.width) if instance.segmentation else None
+                instance_rle(instance, image.height, image.width)
+                if instance.has_true_mask
+                else None
             )
         return self._true_masks[instance.id]
 

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from deepmac.class_map import ClassMap
 from deepmac.data.annotations.coco import CheckImages, CocoIndex, OnError
 from deepmac.data.collate import collate
-from deepmac.data.dataset import CocoInstances
+from deepmac.data.dataset import CocoInstances, ModelMasks
 from deepmac.data.original.transforms import (
     original_evaluation_transform,
     original_training_transform,
@@ -58,6 +58,8 @@ class CocoDataModule(pl.LightningDataModule):
         image_dir: other place of the images.
         masked_classes: whose masks supervise training: ``voc``, ``nonvoc``, ``all``,
             ``annotated`` (every class that has any), or a list of names or ids.
+        model_masks: masks that a model made (``mask_source: model``): ``weigh`` trains on them, of
+            whatever class, weighted by their ``mask_score``; ``ignore`` takes the boxes alone.
         image_size: side of the padded square that the network sees.
         batch_size: training images per device and step.
         val_batch_size: images per device and evaluation step.
@@ -107,6 +109,7 @@ class CocoDataModule(pl.LightningDataModule):
         predict_json: str | None = None,
         image_dir: str | None = None,
         masked_classes: str | list[str | int] = "annotated",
+        model_masks: ModelMasks = "weigh",
         image_size: Annotated[int, Range(4, 8192)] = 512,
         batch_size: Annotated[int, Range(1, 65536)] = 8,
         val_batch_size: Annotated[int, Range(1, 65536)] = 8,
@@ -299,6 +302,7 @@ class CocoDataModule(pl.LightningDataModule):
             index,
             label_of=self.class_map.label_of,
             masked_category_ids=self.class_map.masked_category_ids,
+            model_masks=settings["model_masks"],
             transform=transform,
             mask_size=settings["mask_size"] * settings["mask_oversampling"],
             stride=settings["stride"],

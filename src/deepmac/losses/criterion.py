@@ -143,9 +143,10 @@ class DeepMACCriterion(nn.Module):
         return -(loss * counted).sum()
 
     def _mask(self, logits: Tensor, batch: Mapping[str, Tensor], full_resolution: bool) -> Tensor:
-        """The mean over mask-supervised instances."""
+        """The mean over mask-supervised instances, each times the trust in its mask."""
         weight = batch["mask_valid"].float()
-        per_instance = self._per_instance(logits, batch, full_resolution) * weight
+        trust = batch.get("mask_weights", weight) * weight
+        per_instance = self._per_instance(logits, batch, full_resolution) * trust
         if self.options.mask_normalization == "image":
             return (per_instance.sum(1) / weight.sum(1).clamp(min=1.0)).mean()
         return per_instance.sum() / self._count(weight)

@@ -55,6 +55,11 @@ class Instance:
     mask_score: float | None = None
     corners: tuple[float, ...] | None = None
 
+    @property
+    def has_true_mask(self) -> bool:
+        """Whether a person drew its mask: a model's is never truth."""
+        return self.segmentation is not None and self.mask_source == "human"
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
