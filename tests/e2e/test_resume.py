@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+import torch
 
 from tiny import TINY, environment, run, train_py
 
@@ -29,6 +30,29 @@ def losses(run_dir):
     return {int(row["step"]): row["train/loss"] for row in rows}
 
 
+def table(run_dir):
+    """All rows but for times."""
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if v and k != "train/seconds_per_step"} for row in rows]
+
+
+def weights(run_dir, name):
+    path = run_dir / "checkpoints" / f"{name}.ckpt"
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return content["global_step"], content["state_dict"]
+
+
+def assert_same_run(one, other):
+    assert table(one) == table(other)
+    for name in ("last", "best"):
+        (step, state), (other_step, other_state) = weights(one, name), weights(other, name)
+        assert step == other_step
+        assert all(torch.equal(value, other_state[key]) for key, value in state.items())
+    left = {path.name for path in (other / "checkpoints").iterdir()}
+    assert left == {"last.ckpt", "best.ckpt"}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("resume")
@@ -44,7 +68,7 @@ def uninterrupted(folder):
 
 
 def interrupt(folder, name, how, at):
-    """Start a run and send it ``how`` once ``at`` steps are logged; True if it was cut short."""
+    """Start a run and send it ``how`` once ``at`` steps are logged; returns its exit status."""
     process = subprocess.Popen(
         train_py(*WORDS, f"hydra.run.dir={name}"),
         cwd=folder,
@@ -55,17 +79,22 @@ def interrupt(folder, name, how, at):
     while process.poll() is None and len(losses(folder / name)) < at:
         time.sleep(0.02)
     process.send_signal(how)
-    process.wait(timeout=120)
-    return len(losses(folder / name)) < STEPS
+    return process.wait(timeout=120)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "kill-9"])
-def test_interrupted_and_resumed__gives_the_same_curve(folder, uninterrupted, how, request):
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)],
+    ids=["SIGTERM", "Ctrl-C", "kill-9"],
+)
+def test_interrupted_and_resumed__gives_the_same_curve(folder, uninterrupted, how, status, request):
     generator = random.Random(int(how))
     for number in range(request.config.getoption("--kills")):
         name = f"{how.name}_{number}"
-        assert interrupt(folder, name, how, at=generator.randint(2, STEPS - 8))
+        at = generator.randint(2, STEPS - 8)
+        assert interrupt(folder, name, how, at=at) == status
         again = train_py(*WORDS, f"hydra.run.dir={name}", "ckpt_path=last")
         done = run(again, cwd=folder, cache=folder / "cache")
         assert done.returncode == 0, done.stderr[-3000:]
         assert losses(folder / name) == uninterrupted
+        assert_same_run(folder / "whole", folder / name)

@@ -5,7 +5,6 @@ import csv
 import pytest
 
 from deepmac.lightning.callbacks.metrics_csv import MetricsCsv
-from deepmac.lightning.loop_state import set_logged_steps
 
 
 def rows(folder):
@@ -61,24 +60,3 @@ def test_other_commands__leave_a_trainings_file_alone(tmp_path):
     other.leave_alone()
     log(other, 0, a=9.0)
     assert [row["a"] for row in rows(tmp_path)] == ["1.0"]
-
-
-def counts(ready, completed):
-    return {"ready": ready, "started": ready, "processed": ready, "completed": completed}
-
-
-@pytest.mark.parametrize(
-    ("completed", "stored"),
-    [(6, 6), (7, 7)],
-    ids=["within on_train_batch_end: Lightning adds one", "after a validation: it does not"],
-)
-def test_set_logged_steps__gives_the_number_of_steps_after_resumption(completed, stored):
-    progress = {"total": counts(7, completed), "current": counts(7, completed)}
-    loops = {
-        "fit_loop": {
-            "epoch_loop.batch_progress": {**progress, "is_last_batch": False},
-            "epoch_loop.state_dict": {"_batches_that_stepped": -1},
-        }
-    }
-    set_logged_steps(loops, 7, 1)
-    assert loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] == stored

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from deepmac.errors import ConfigError, Interrupted, UserError, one_sentence
 from deepmac.evaluation import format_table
+from deepmac.files import write_atomically
 from deepmac.lightning.callbacks.evaluation import EvaluateCoco
 from deepmac.lightning.callbacks.final_evaluation import FinalEvaluation
 from deepmac.lightning.callbacks.last_checkpoint import LastCheckpoint
@@ -34,6 +35,7 @@ from deepmac.lightning.checks import check_numbers, chosen_checkpoint
 from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.going_on import command_to_go_on
+from deepmac.lightning.peers import is_lost_peer, watch_children
 from deepmac.lightning.systems import SYSTEMS, chosen_system, with_model_of
 from deepmac.lightning.xla.strategies import XLAReplicas, take_precision
 
@@ -76,6 +78,7 @@ def run(
         DeepMACCLI.model_of_checkpoint = model_of_checkpoint
         DeepMACCLI.command = command
         DeepMACCLI.running = None
+        watch_children(lambda: _peer_lost(DeepMACCLI.running, Path(run_dir)))
         try:
             with terminated_by_sigterm():
                 cli = DeepMACCLI(
@@ -85,6 +88,10 @@ def run(
                     save_config_callback=SaveFlatConfig,
                     parser_kwargs={**_PARSER, command: _PARSER},
                 )
+        except RuntimeError as error:
+            if DeepMACCLI.running is None or not is_lost_peer(error):
+                raise
+            raise UserError(_peer_lost(DeepMACCLI.running, Path(run_dir))) from error
         except (SystemExit, KeyboardInterrupt) as error:
             raise _interrupted(error, command, DeepMACCLI.running, Path(run_dir)) from error
     evaluation = cli.evaluation
@@ -179,6 +186,8 @@ class DeepMACCLI(LightningCLI):
     def after_fit(self) -> None:
         """Every training ends with one evaluation of its last weights, and its table."""
         evaluation = self.evaluation
+        if any(c.received for c in self.trainer.callbacks if isinstance(c, StopSignals)):  # type: ignore
+            raise SIGTERMException  # nothing but the evaluation is left to do
         self._say_what_time_left_undone()
         if evaluation is None or not self.trainer.limit_val_batches:
             return
@@ -243,6 +252,22 @@ def _interrupted(
     )
 
 
+def _peer_lost(trainer: Trainer | None, run_dir: Path) -> str:
+    """One sentence for those that are left."""
+    text = "another process of this run ended or cannot be reached (its own output says why)"
+    last = [c.path for c in trainer.callbacks if isinstance(c, LastCheckpoint)] if trainer else []  # type: ignore
+    if last and last[0] is not None and last[0].is_file():
+        text += f"; {last[0]} is whole, to go on: {command_to_go_on(run_dir)}"
+    return text
+
+
+def _check_checkpoint(path: str | None) -> None:
+    """Before anything is read: a checkpoint named by its path has to be there."""
+    known_words = path in (None, "last", "best", "hpc") or "://" in str(path)
+    if not known_words and not Path(str(path)).is_file():
+        raise ConfigError(f"ckpt_path={path}: no such file (`last` takes the run directory's own)")
+
+
 class SaveFlatConfig(SaveConfigCallback):
     """``config.yaml`` of a run directory: runs again with ``deepmac fit --config``."""
 
@@ -261,4 +286,4 @@ class SaveFlatConfig(SaveConfigCallback):
         """Written by the first replica, for training runs alone."""
         if stage == "fit":
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(yaml.safe_dump(self.content, sort_keys=False))
+            write_atomically(self.path, yaml.safe_dump(self.content, sort_keys=False))

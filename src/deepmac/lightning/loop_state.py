@@ -27,24 +27,18 @@ def pending_row(trainer: pl.Trainer) -> dict[str, Any] | None:
     return {"epoch": trainer.current_epoch, **row, "step": loop._batches_that_stepped}
 
 
-def set_logged_steps(loops: dict[str, Any], step: int, accumulate: int) -> None:
-    """Make a resumed run number its rows as an undisturbed one.
+def count_logged_steps(trainer: pl.Trainer) -> None:
+    """At the start of a batch: number the rows to come by the optimizer steps before them.
 
-    Lightning counts logged steps apart from optimizer steps, stores the count before the step that
-    a checkpoint follows, and adds one on resumption; not so where the checkpoint was written after
-    a validation, which leaves all later rows one step early.
-
-    Args:
-        loops: ``checkpoint["loops"]``, changed in place.
-        step: optimizer steps behind the checkpoint.
-        accumulate: ``trainer.accumulate_grad_batches``.
+    Lightning counts them apart, and on resumption is one too low or too high, depending on where
+    the checkpoint was written.
     """
-    progress = loops["fit_loop"]["epoch_loop.batch_progress"]
-    total = progress["total"]
-    over = total["ready"] == total["started"] == total["processed"] == total["completed"]
-    stepped = progress["current"]["ready"] % accumulate == 0 or progress["is_last_batch"]
-    adds_one = stepped and not over
-    loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = step - adds_one
+    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+
+def epoch_ends(trainer: pl.Trainer) -> bool:
+    """Within ``on_train_batch_end``: whether this was the epoch's last batch."""
+    return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
 
 
 def stop_after_step(trainer: pl.Trainer) -> None:

@@ -84,6 +84,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """As ``on_validation_end``, where ``best.ckpt`` waits for the end of the epoch."""
         super().on_train_epoch_end(trainer, pl_module)
+        self._due = self._due or trainer.received_sigterm
         self._save_if_due(trainer)
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from deepmac.lightning.callbacks.metrics_csv import MetricsCsv
-from deepmac.lightning.loop_state import pending_row, set_logged_steps
+from deepmac.lightning.loop_state import count_logged_steps, pending_row
 
 KEY = "deepmac_metrics"
 """The checkpoint's entry: how many rows ``metrics.csv`` has, and the one that is about to come."""
@@ -21,6 +21,12 @@ class Resumption(Callback):
         """Only a training writes a training's file."""
         for logger in _tables(trainer):
             logger.start() if stage == "fit" else logger.leave_alone()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Before anything of the step is logged."""
+        count_logged_steps(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -36,9 +42,6 @@ class Resumption(Callback):
         """Of a training that goes on."""
         if trainer.state.fn != "fit":
             return
-        set_logged_steps(
-            checkpoint["loops"], checkpoint["global_step"], trainer.accumulate_grad_batches
-        )
         told = checkpoint.get(KEY)
         if told is not None and trainer.is_global_zero:
             for logger in _tables(trainer):

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from deepmac.lightning.loop_state import stop_after_step
+from deepmac.lightning.loop_state import epoch_ends, stop_after_step
 from deepmac.lightning.xla import device as xla
 
 _NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
@@ -69,16 +69,18 @@ class StopSignals(Callback):
         batch_idx: int,
     ) -> None:
         """Every replica hears of a signal that any of them got, after the same step."""
-        if trainer.global_step == self._step_before or xla.runs_on(trainer):
-            stop = xla.runs_on(trainer) and trainer.world_size == 1 and self.received
-        else:
+        if trainer.global_step != self._step_before:
             self._within_step = False
-            stop = self._heard(trainer)
-        if stop:
+            if not epoch_ends(trainer) and self._heard(trainer):
+                stop_after_step(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last step of an epoch is over when what follows is: its validation, ``best.ckpt``."""
+        if self._heard(trainer):
             stop_after_step(trainer)
 
     def _heard(self, trainer: pl.Trainer) -> int:
-        if trainer.world_size > 1:
+        if trainer.world_size > 1 and not xla.runs_on(trainer):
             heard = torch.tensor(float(self.received), device=trainer.strategy.root_device)
             self.received = int(trainer.strategy.reduce(heard, reduce_op="max"))  # type: ignore[arg-type]
         return self.received
