@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from deepmac.losses.center_targets import center_targets
 from deepmac.losses.criterion import DeepMACCriterion, supervised_cells
 from deepmac.losses.options import LossOptions
 from deepmac.nn.deepmac import StageOutput
@@ -132,6 +133,30 @@ def test_heatmap_loss__is_silent_in_crowds_and_outside_the_image(stages, logits,
     assert gradient[0, :, :4, :4].abs().max() == 0
     assert gradient[1, :, 10:].abs().max() == 0  # 40 pixels high: rows 10.. are padding
     assert gradient[1, :, :10].abs().min() > 0
+
+
+def test_heatmap_gradient__is_zero_exactly_where_an_unmarked_object_may_be(stages, logits, batch):
+    open_classes = torch.zeros(B, C, dtype=torch.bool)
+    open_classes[0, 1] = open_classes[0, int(batch["labels"][0, 0])] = True
+    heatmap = stages[-1].heatmap.detach().clone().requires_grad_()
+    stage = [stages[-1]._replace(heatmap=heatmap)]
+    options = LossOptions(size_weight=0, offset_weight=0, mask_weight=0)
+    run(stage, logits[-1:], batch, options)["loss"].backward()
+    whole = heatmap.grad.clone()
+    heatmap.grad = None
+    marked = {**batch, "open_classes": open_classes}
+    run(stage, logits[-1:], marked, options)["loss"].backward()
+    targets = center_targets(
+        batch["boxes"], batch["labels"], batch["valid"],
+        num_classes=C, map_size=(SIDE, SIDE), stride=4,
+    )  # fmt: skip
+    may_hold = open_classes[:, :, None, None] & (targets.heatmap < math.exp(-4.5))
+    assert (heatmap.grad[may_hold] == 0).all() and may_hold.any()
+    assert (heatmap.grad[~may_hold] == whole[~may_hold]).all()
+    inside = supervised_cells(batch["true_sizes"], batch["ignore"], 4).bool().expand_as(whole)
+    assert (whole[may_hold & inside] != 0).all()
+    known = open_classes[:, :, None, None] & (targets.heatmap == 1.0)
+    assert known.any() and (heatmap.grad[known] != 0).all()
 
 
 def test_focal_loss__clipped_and_stable_forms_agree_for_ordinary_logits(stages, logits, batch):

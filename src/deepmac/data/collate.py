@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _STACKED = ("true_sizes", "image_ids", "geometry", "original_sizes")
+_STACKED_WHERE_THERE = {"open_classes"}
 _PER_OBJECT = {
     "boxes": 0,
     "labels": 0,
@@ -44,7 +45,8 @@ def collate(
     samples = [*samples, *[samples[-1]] * ((batch_size or present) - present)]
     counts = [len(sample["boxes"]) for sample in samples]
     slots = max(1, *counts) if max_boxes is None else max_boxes
-    batch = {name: torch.stack([sample[name] for sample in samples]) for name in _STACKED}
+    stacked = [*_STACKED, *(_STACKED_WHERE_THERE & samples[0].keys())]
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in stacked}
     for name in ("images", "ignore"):
         batch[name] = _pad([sample[name] for sample in samples], 0)
     kept = [

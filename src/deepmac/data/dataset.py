@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from deepmac.data.annotations.coco import CocoIndex, ImageRecord, Instance
 from deepmac.data.annotations.points import most_points, point_fields
+from deepmac.data.exhaustive import open_classes
 from deepmac.data.images import read_image
 from deepmac.data.mask_targets import crop_targets, ignore_map
 from deepmac.data.original.source_pixels import SourcePixels
@@ -127,6 +128,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         self.min_box_size = min_box_size
         self.original = original
         self.points_per_object = most_points(index)
+        self.exhaustive = bool(index.table.exhaustive.all())
 
     def __len__(self) -> int:
         return len(self.index.images)
@@ -228,6 +230,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             "annotation_ids": _integers([item.id for item in objects]),
             "geometry": geometry.affine,
             "original_sizes": torch.tensor(size),
+            **({} if self.exhaustive else {"open_classes": open_classes(record, self.label_of)}),
             **point_fields(objects, geometry, self.points_per_object),
         }
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from deepmac.class_map import ClassMap
 from deepmac.data.annotations.coco import CocoIndex, read_coco
 from deepmac.data.annotations.locate import locate_coco
+from deepmac.data.annotations.reading import Reading
 from deepmac.data.shapes.data_set import ensure_shapes
 from deepmac.data.splits import masked_category_ids
 from deepmac.errors import ConfigError, DataError
@@ -61,6 +62,7 @@ def read_annotations(settings: Settings, split: Split) -> CocoIndex:
         on_error=settings["on_error"],
         check_images=settings["check_images"],
         require_annotations=split != "predict",
+        reading=Reading(exhaustive=split != "train" or settings["exhaustive"]),
     )
 
 

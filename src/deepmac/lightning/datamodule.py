@@ -89,6 +89,9 @@ class CocoDataModule(pl.LightningDataModule):
         stride: must equal ``model.stride``.
         compat: letterbox, augmentation and targets of the original, which also trains on crowd
             regions and on 100 boxes an image, padding included; follows ``model.compat``.
+        exhaustive: whether every object of the training images is annotated. Where not, a detector
+            learns nothing from their unmarked places; single images are marked in the file
+            (``"exhaustive": false``, or LVIS's lists).
         on_error: ``stop`` at unusable data, or ``drop`` and count it.
         check_images: before the run: ``none``, ``header`` (exists, right size, not cut short)
             or ``full`` (decode every one).
@@ -132,6 +135,7 @@ class CocoDataModule(pl.LightningDataModule):
         full_resolution_masks: bool = False,
         stride: Literal[4, 8] = 4,
         compat: Compat = None,
+        exhaustive: bool = True,
         on_error: OnError = "stop",
         check_images: CheckImages = "header",
         seed: Seed = 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -13,6 +14,9 @@ from deepmac.losses.options import LossOptions
 from deepmac.losses.second_view import SecondView, Teacher
 from deepmac.losses.weak import WeakLosses, cross_entropy, dice
 from deepmac.nn.deepmac import StageOutput
+
+_AT_RADIUS = math.exp(-4.5)
+"""Least value of a Gaussian within its radius, which is at most three of its sigmas."""
 
 
 class DeepMACCriterion(nn.Module):
@@ -116,6 +120,8 @@ class DeepMACCriterion(nn.Module):
                     min_iou=self.options.min_iou,
                     radius_rule=self.options.radius_rule,
                 )
+                if "open_classes" in batch:
+                    counted = counted * closed_cells(targets.heatmap, batch["open_classes"])
             focal = self._focal(stage.heatmap.float(), targets.heatmap, counted)
             size, offset = _size_and_offset(stage, targets, valid)
             parts["heatmap"].append(focal / objects)
@@ -190,6 +196,22 @@ def supervised_cells(true_sizes: Tensor, ignore: Tensor, stride: int) -> Tensor:
     inside_x = columns[None, :] < cells[:, 1:2]
     inside = inside_y[:, :, None] & inside_x[:, None, :] & ~ignore
     return inside[:, None].float()
+
+
+def closed_cells(heatmap: Tensor, open_classes: Tensor) -> Tensor:
+    """Cells that carry heatmap loss although unmarked objects of a class may be about.
+
+    Around an annotated centre, within the radius of its Gaussian, the cells are known; elsewhere an
+    unmarked object may be, and nothing is asked of them.
+
+    Args:
+        heatmap: (B, C, h, w) targets.
+        open_classes: (B, C) bool, see :func:`deepmac.data.exhaustive.open_classes`.
+
+    Returns:
+        (B, C, h, w) float 0 or 1.
+    """
+    return (~open_classes[:, :, None, None] | (heatmap >= _AT_RADIUS)).float()
 
 
 def _size_and_offset(
