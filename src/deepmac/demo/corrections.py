@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import defaultdict
@@ -21,6 +20,7 @@ from deepmac.errors import DataError, UserError
 from deepmac.label.marks import Marks
 from deepmac.label.masks.polygons import coco_polygons, mask_polygons
 from deepmac.label.parts import atomic_file, writable
+from deepmac.label.writers.text import dump, write_list
 
 HUMAN = "human"
 """``mask_source`` of a mask that a person saw and made; nothing makes it anew."""
@@ -227,12 +227,11 @@ class Corrections:
         with writable(self.file), atomic_file(self.file) as file:
             file.write("{")
             for number, (key, value) in enumerate(self.content.items()):
-                file.write(f"{',' if number else ''}\n{json.dumps(key)}: ")
-                if key in ("images", "annotations") and isinstance(value, list):
-                    lines = ",\n".join(json.dumps(one, allow_nan=False) for one in value)
-                    file.write(f"[\n{lines}\n]")
+                file.write(f"{',' if number else ''}\n{dump(key)}:")
+                if key in ("images", "annotations"):
+                    write_list(file, value)
                 else:
-                    file.write(json.dumps(value, allow_nan=False))
+                    file.write(dump(value))
             file.write("\n}\n")
         self._state = self._stat()
 

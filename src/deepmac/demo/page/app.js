@@ -5,7 +5,7 @@ import { isBoxFile, loadBoxes } from "./formats.js";
 import { jobPictures, saveJob } from "./job.js";
 import { wireKeys } from "./keys.js";
 import { list, wireList } from "./list.js";
-import { isBusy, maskOf, refresh, retry, scoreOf } from "./masks.js";
+import { fetchMasks, isBusy, maskOf, refresh, retry, scoreOf } from "./masks.js";
 import { downloads } from "./output.js";
 import { wirePointer } from "./pointer.js";
 import { ask } from "./server.js";
@@ -59,7 +59,13 @@ function announce() {
 // Something moves; no step has ended yet.
 function changed() {
   update();
-  refresh(answered);
+  return refresh(answered).then(saved);
+}
+
+// In a data set that is put right every step goes into the file, once its masks are there.
+function saved() {
+  if (jobFile && current() && !isBusy() && !pointer.dragging()) return saveJob(current(), jobFile);
+  return undefined;
 }
 
 function answered(entry) {
@@ -76,7 +82,7 @@ async function done(key = null) {
   update();
   announce();
   await refresh(answered);
-  if (jobFile && !isBusy() && !pointer.dragging()) await saveJob(entry, jobFile);
+  await saved();
 }
 
 whenShown((entry) => {
@@ -182,8 +188,12 @@ const page = {
     view.fit();
     redraw();
   },
-  go: (by) => trying(() => go(by)),
+  go: (by) => trying(async () => {
+    if (jobFile) await page.save();
+    await go(by);
+  }),
   save: null,
+  saveNow: () => trying(page.save),
 };
 
 function travel(which, said) {
@@ -310,7 +320,13 @@ const started = trying(async () => {
     jobFile = file;
     document.body.classList.add("job");
     $("job").textContent = `Changes are saved in ${file}.`;
-    page.save = () => saveJob(current(), file);
+    page.save = async () => { // also what still waits for its masks
+      await fetchMasks(current());
+      await saveJob(current(), file);
+    };
+    window.addEventListener("beforeunload", (event) => {
+      if (current()?.boxes && current().boxes.all !== current().saved) event.preventDefault();
+    });
     state.album = pictures.map(({ file_name: name }, number) => entryOf(name, null, { job: number }));
     await show(0);
   } else {

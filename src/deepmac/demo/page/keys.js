@@ -16,7 +16,7 @@ export function wireKeys(page) {
     const key = event.key.toLowerCase();
     if (key === "z") return event.shiftKey ? page.redo : page.undo;
     if (key === "y") return page.redo;
-    if (key === "s" && page.save) return page.save;
+    if (key === "s" && page.save) return page.saveNow;
     return null;
   }
 
