@@ -1,9 +1,16 @@
 """The scripts in examples/ that train or predict."""
 
 import runpy
+import sys
 from pathlib import Path
 
+import pytest
 import torch
+
+from deepmac import load_model
+from deepmac.cli import main
+from deepmac.errors import UserError
+from tiny import TINY
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -19,3 +26,37 @@ def test_mask_head_on_faster_rcnn__learns_and_predicts_in_any_boxes():
     assert losses[-1] < losses[0]
     other = torch.tensor([[0.0, 0, 30, 30], [10.0, 10, 60, 60], [5.0, 40, 25, 64]])
     assert names["mask_logits"]([picture], [other]).shape == (3, 32, 32)
+
+
+@pytest.fixture
+def examples_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("DEEPMAC_RUN_DIR", raising=False)
+    monkeypatch.setenv("DEEPMAC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("own_mask_head", None)
+
+
+def test_own_mask_head__trains_and_its_checkpoint_opens(examples_folder, capfd, monkeypatch):
+    words = [*TINY, "trainer.max_steps=1", "model.optimizer=torch.optim.RAdam", "hydra.run.dir=run"]
+    head = "model.mask_head=own_mask_head.DilatedHead"
+    assert main(["fit", *words, head]) == 0, capfd.readouterr().err
+    last = "run/checkpoints/last.ckpt"
+    model = load_model(last)
+    assert type(model.mask_head.net.net).__name__ == "DilatedHead"
+    del sys.modules["own_mask_head"]
+    with pytest.raises(UserError, match=r"not imported.*DEEPMAC_EXTENSIONS=own_mask_head"):
+        load_model(last)
+    monkeypatch.setenv("DEEPMAC_EXTENSIONS", "own_mask_head")
+    load_model(last)
+
+
+def test_own_lightning_script__trains(examples_folder):
+    from deepmac.data.shapes.data_set import write_shapes
+
+    root = examples_folder / "coco"
+    write_shapes(root, num_train=6, num_val=2, size=64)
+    names = runpy.run_path(str(EXAMPLES / "own_lightning_script.py"))
+    trainer = names["train"](str(root), max_steps=1, accelerator="cpu", logger=False)
+    assert trainer.global_step == 1

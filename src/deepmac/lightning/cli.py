@@ -36,7 +36,13 @@ from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.going_on import command_to_go_on
 from deepmac.lightning.peers import is_lost_peer, watch_children
-from deepmac.lightning.systems import SYSTEMS, chosen_system, with_model_of
+from deepmac.lightning.systems import (
+    SYSTEMS,
+    chosen_option,
+    chosen_system,
+    optimizer_of_model,
+    with_model_of,
+)
 from deepmac.lightning.xla.strategies import XLAReplicas, take_precision
 
 MONITORED = "mask/AP/all"
@@ -65,8 +71,9 @@ def run(
         After ``fit``: the monitored value of the final evaluation.
     """
     arguments = [command]
+    options = optimizer_of_model(options)
     if model_of_checkpoint and config is not None:
-        config = with_model_of(config["ckpt_path"], config)
+        config = with_model_of(chosen_option(options, "--ckpt_path", config["ckpt_path"]), config)
     system = chosen_system(config, options)
     with tempfile.TemporaryDirectory() as folder:
         if config is not None:
@@ -85,6 +92,7 @@ def run(
                     SYSTEMS[system],
                     CocoDataModule,
                     args=[*arguments, *options],
+                    auto_configure_optimizers=False,
                     save_config_callback=SaveFlatConfig,
                     parser_kwargs={**_PARSER, command: _PARSER},
                 )
@@ -132,9 +140,7 @@ class DeepMACCLI(LightningCLI):
         check_numbers(self.config[self.command])
 
     def _parse_ckpt_path(self) -> None:
-        """A checkpoint's settings never overrule what the user has set (Lightning lets them)."""
-        if self.model_of_checkpoint:
-            super()._parse_ckpt_path()
+        """To Lightning a checkpoint overrules the user; to us it stands in for what is not said."""
 
     def before_instantiate_classes(self) -> None:
         """Relative paths of callbacks and loggers are relative to the run directory."""
@@ -161,7 +167,9 @@ class DeepMACCLI(LightningCLI):
             raise
         except Exception as error:  # whatever a library raises about an argument
             raise ConfigError(f"these settings cannot be used: {one_sentence(error)}") from error
-        self.model.rehearse(self.datamodule.hparams["image_size"])
+        if not (self.model_of_checkpoint and self.config[self.command].get("ckpt_path")):
+            self.model.import_extensions()
+        self.model.rehearse(self.datamodule.hparams["image_size"], training=self.command == "fit")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the callback that saves the configuration the portable text."""

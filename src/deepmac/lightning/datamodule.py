@@ -130,7 +130,7 @@ class CocoDataModule(pl.LightningDataModule):
         window_scale: tuple[_Scale, _Scale] = (0.6, 1.25),
         window_objects: PositiveInt | None = None,
         mask_size: Annotated[int, Range(1, 4096)] = 32,
-        box_margin: Annotated[float, Range(0, 4)] = 0.0,
+        box_margin: Share = 0.0,
         mask_oversampling: Annotated[int, Range(1, 16)] = 1,
         full_resolution_masks: bool = False,
         stride: Literal[4, 8] = 4,

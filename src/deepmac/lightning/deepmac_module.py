@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning.module import NORMALIZATIONS, Batch, SegmentationModule
+from deepmac.lightning.optim.optimizer import OptimizerName
 from deepmac.lightning.optim.schedule import ScheduleShape
-from deepmac.lightning.optim.tensorflow_adam import TensorFlowAdam
 from deepmac.lightning.prediction import predict_batch
 from deepmac.losses.options import LossOptions
 from deepmac.losses.original import criterion_of
@@ -39,6 +39,9 @@ class DeepMACModule(SegmentationModule):
         mask_threshold: a pixel belongs to a mask above this probability.
         init_from: checkpoint or weight file to start from; what did not fit is reported.
         losses: weights and variants of the losses.
+        optimizer: ``adam`` (AdamW with weight decay; TensorFlow's with ``compat``), ``sgd`` with a
+            momentum of 0.9, or a class: see
+            :func:`deepmac.lightning.optim.optimizer.build_optimizer`.
         lr: peak learning rate.
         lr_batch_size: images per optimizer step, over all devices, that ``lr`` and
             ``warmup_start_lr`` are meant for; other numbers scale both in proportion. null = never.
@@ -64,6 +67,7 @@ class DeepMACModule(SegmentationModule):
         mask_threshold: OpenShare = 0.5,
         init_from: str | None = None,
         losses: LossOptions = LossOptions(),  # noqa: B008 - frozen
+        optimizer: OptimizerName = "adam",
         lr: PositiveFloat = 1e-3,
         lr_batch_size: PositiveInt | None = None,
         warmup_start_lr: NonNegativeFloat = 2.5e-4,
@@ -91,19 +95,6 @@ class DeepMACModule(SegmentationModule):
             num_classes=num_classes,
             normalization=NORMALIZATIONS.get(self.hparams["normalization"] or ""),
             **self.network_arguments,
-        )
-
-    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """See :class:`SegmentationModule`; the original's form of Adam with ``compat``."""
-        settings = self.hparams
-        if settings["compat"] is None:
-            return super().make_optimizer(groups)
-        return TensorFlowAdam(
-            groups,
-            lr=settings["lr"],
-            eps=settings["adam_epsilon"],
-            weight_decay=settings["weight_decay"],
-            decoupled_weight_decay=True,
         )
 
     def compile_network(self, network: nn.Module) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning.module import NORMALIZATIONS, Batch, SegmentationModule
+from deepmac.lightning.optim.optimizer import OptimizerName
 from deepmac.lightning.optim.schedule import ScheduleShape
 from deepmac.lightning.prediction import predict_batch
 from deepmac.lightning.xla import device as xla
@@ -60,7 +61,8 @@ class DeepMARCModule(SegmentationModule):
         mask_threshold: a pixel belongs to a mask above this probability.
         init_from: checkpoint or weight file to start from; what did not fit is reported.
         losses: weights of the losses.
-        optimizer: ``adam`` (AdamW with weight decay) or ``sgd`` with a momentum of 0.9.
+        optimizer: ``adam`` (AdamW with weight decay), ``sgd`` with a momentum of 0.9, or a class:
+            see :func:`deepmac.lightning.optim.optimizer.build_optimizer`.
         lr: peak learning rate.
         warmup_start_lr: learning rate of the first step.
         warmup_steps: optimizer steps from there to ``lr``.
@@ -85,7 +87,7 @@ class DeepMARCModule(SegmentationModule):
         mask_threshold: OpenShare = 0.5,
         init_from: str | None = None,
         losses: MaskRCNNLossWeights = MaskRCNNLossWeights(),
-        optimizer: Literal["adam", "sgd"] = "adam",
+        optimizer: OptimizerName = "adam",
         lr: PositiveFloat = 1e-3,
         warmup_start_lr: NonNegativeFloat = 1e-4,
         warmup_steps: NonNegativeInt = 500,
@@ -124,17 +126,6 @@ class DeepMARCModule(SegmentationModule):
                 "data.full_resolution_masks=true is for Deep-MAC: Deep-MARC learns masks within "
                 "boxes, so set it to false"
             )
-
-    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """As told by ``optimizer``."""
-        if self.hparams["optimizer"] == "adam":
-            return super().make_optimizer(groups)
-        return torch.optim.SGD(
-            groups,
-            lr=self.hparams["lr"],
-            momentum=0.9,
-            weight_decay=self.hparams["weight_decay"],
-        )
 
     def setup(self, stage: str) -> None:
         """See :class:`SegmentationModule`."""

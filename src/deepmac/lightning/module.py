@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
+import timm
 import torch
 from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
@@ -24,11 +25,13 @@ from deepmac.lightning.callbacks.evaluation import gather
 from deepmac.lightning.checkpoint_files import NotFinite, not_finite_part
 from deepmac.lightning.console import say
 from deepmac.lightning.datamodule import CocoDataModule
+from deepmac.lightning.optim.optimizer import build_optimizer, optimizer_path
 from deepmac.lightning.optim.schedule import learning_rate_factor
 from deepmac.lightning.xla import device as xla
 from deepmac.lightning.xla.step_watch import LossNotFinite, StepWatch, not_finite, refuse_on_xla
 from deepmac.models.initial_weights import load_initial_weights
 from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET, Normalization
+from deepmac.nn.extensions import import_named
 from deepmac.nn.norm import set_all_reduce, set_cross_replica
 from deepmac.nn.ranges import check_arguments
 from deepmac.nn.recompute import set_recompute
@@ -82,6 +85,19 @@ class SegmentationModule(pl.LightningModule, ABC):
         check_arguments("model", self.hparams, type(self))
         check_arguments("model", {n: v for n, v in self.hparams.items() if n not in own}, kind)
 
+    def import_extensions(self) -> None:
+        """Import the classes that the settings name; for settings that a person typed.
+
+        Raises:
+            ConfigError: one cannot be imported.
+        """
+        names = (self.hparams["mask_head"], optimizer_path(self.hparams["optimizer"]))
+        backbone = self.hparams["backbone"]
+        try:
+            import_named([*names, *([] if timm.is_model(backbone) else [backbone])])
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
     @abstractmethod
     def make_network(self, num_classes: int) -> nn.Module:
         """The network of ``network_arguments``.
@@ -111,7 +127,7 @@ class SegmentationModule(pl.LightningModule, ABC):
                     "own size, so set it to 1"
                 )
 
-    def rehearse(self, image_size: int) -> None:
+    def rehearse(self, image_size: int, *, training: bool = True) -> None:
         """Build the network without memory for its weights, before any data is read.
 
         Raises:
@@ -119,6 +135,8 @@ class SegmentationModule(pl.LightningModule, ABC):
         """
         given = self.network_arguments
         self.network_arguments = {**given, "weights": None}
+        if training:
+            build_optimizer([{"params": [nn.Parameter(torch.zeros(1))]}], self.hparams)
         try:
             with torch.device("meta"):
                 network: Any = self.make_network(self.hparams["num_classes"] or 1)
@@ -252,7 +270,7 @@ class SegmentationModule(pl.LightningModule, ABC):
             },
             {"params": [p for p in self.parameters() if id(p) not in backbone]},
         ]
-        optimizer = self.make_optimizer(groups)
+        optimizer = build_optimizer(groups, settings)
         for group in optimizer.param_groups:
             group["lr"] *= self._lr_scale()
         factor = partial(
@@ -270,17 +288,6 @@ class SegmentationModule(pl.LightningModule, ABC):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Adam, or AdamW where weight decay is asked for."""
-        settings = self.hparams
-        kind = torch.optim.AdamW if settings["weight_decay"] else torch.optim.Adam
-        return kind(
-            groups,
-            lr=settings["lr"],
-            eps=settings["adam_epsilon"],
-            weight_decay=settings["weight_decay"],
-        )
 
     def _lr_scale(self) -> float:
         """From the batch that ``lr`` is meant for to the one of this run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule
 from deepmac.lightning.module import SegmentationModule
 from deepmac.lightning.renamed import check_file, check_words
+from deepmac.losses.options import nested_names
 
 SYSTEMS: dict[str, type[SegmentationModule]] = {
     module.system: module for module in (DeepMACModule, DeepMARCModule)
@@ -49,19 +51,61 @@ def chosen_system(config: Mapping[str, Any] | None, options: Iterable[str]) -> s
 
 
 def with_model_of(checkpoint: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` with system and model of a checkpoint that is of another system than it says."""
+    """``config`` with the system and the model's settings of a checkpoint."""
     if checkpoint is None or not Path(str(checkpoint)).is_file():
         return config
     try:
         content = torch.load(str(checkpoint), map_location="cpu", weights_only=True, mmap=True)
+        system = content.get("deepmac_system", "deepmac")
+        settings = content.get("hyper_parameters", {})
+        model = {name: value for name, value in settings.items() if not name.startswith("_")}
     except Exception:  # whoever loads it in earnest says what is wrong with it
         return config
-    system = content.get("deepmac_system", "deepmac")
-    if system == config.get("system", "deepmac"):
-        return config
-    settings = content.get("hyper_parameters", {})
-    model = {name: value for name, value in settings.items() if not name.startswith("_")}
-    return {**config, "system": system, "model": model}
+    if isinstance(model.get("losses"), Mapping):
+        model["losses"] = nested_names(model["losses"])
+    ours = config["model"] if system == config.get("system", "deepmac") else {}
+    return {**config, "system": system, "model": {**ours, **model}}
+
+
+def chosen_option(options: Iterable[str], name: str, default: Any) -> Any:
+    """The last value of an option, else ``default``."""
+    values = [value for option, value in _pairs(options) if option == name]
+    return values[-1] if values else default
+
+
+def optimizer_of_model(options: Iterable[str]) -> list[str]:
+    """Lightning's spelling ``--optimizer=CLASS --optimizer.NAME=VALUE`` as our ``model.optimizer``.
+
+    Raises:
+        ConfigError: arguments of an optimizer that is not named; another schedule than ours.
+    """
+    kept: list[str] = []
+    path, arguments = None, {}
+    words = iter(options)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name.startswith("--lr_scheduler"):
+            raise ConfigError(
+                f"{name}: the schedule is model.lr_schedule, model.warmup_steps and model.lr_drops"
+            )
+        if name != "--optimizer" and not name.startswith("--optimizer."):
+            kept.append(word)
+            continue
+        value = value if equals else next(words, "")
+        if name == "--optimizer":
+            path = value
+        else:
+            key = name.removeprefix("--optimizer.").removeprefix("init_args.")
+            arguments[key] = yaml.safe_load(value)
+    if path is None and arguments:
+        raise ConfigError(f"--optimizer.{next(iter(arguments))} needs --optimizer=CLASS before it")
+    if path is not None:
+        rate = arguments.pop("lr", None)
+        path = path if "." in path or path in ("adam", "sgd") else f"torch.optim.{path}"
+        chosen = {"class_path": path, "init_args": arguments} if arguments else path
+        kept.append(f"--model.optimizer={json.dumps(chosen)}")
+        kept += [] if rate is None else [f"--model.lr={rate}"]
+    return kept
 
 
 def _pairs(options: Iterable[str]) -> list[tuple[str, str]]:

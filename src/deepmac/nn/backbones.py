@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from deepmac.errors import ConfigError, UserError
 from deepmac.nn.conventions import TODAY, Conventions
+from deepmac.nn.extensions import is_path, made, named_class
 from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone, upsample_nearest
 from deepmac.nn.initialization import initialize_weights
 from deepmac.nn.norm import BatchNorm2d
@@ -109,7 +110,9 @@ def build_backbone(
     """A backbone by name.
 
     Args:
-        name: ``hourglass_104`` and its smaller kin, or any timm model with a feature pyramid.
+        name: ``hourglass_104`` and its smaller kin, any timm model with a feature pyramid, or the
+            path of a subclass of ``Backbone``, whose constructor gets those of the other arguments
+            that it takes.
         pyramid_width: channels of the map of a timm backbone; an hourglass has its own.
         stride: input pixels per cell, 4 or 8.
         weights: None for random ones, ``timm`` to download them, ``package`` for those in the
@@ -119,6 +122,7 @@ def build_backbone(
 
     Raises:
         ConfigError: an unknown name, an impossible stride, weights that do not go with the name.
+        ValueError: a class that cannot be had or is no backbone.
         UserError: weights that cannot be downloaded, found or matched.
     """
     if stride not in (4, 8):
@@ -131,6 +135,19 @@ def build_backbone(
             checkpoint_activations=checkpoint_activations,
             conventions=conventions,
         )
+    if is_path(name) and not timm.is_model(name):
+        own: Backbone = made(
+            named_class(name, Backbone, "a backbone"),
+            name,
+            stride=stride,
+            pyramid_width=pyramid_width,
+            weights=weights,
+            checkpoint_activations=checkpoint_activations,
+        )
+        told = ("out_channels", "stride", "num_outputs", "size_divisor", "normalization")
+        if lacking := [attribute for attribute in told if not hasattr(own, attribute)]:
+            raise ValueError(f"{name} has to set {', '.join(lacking)}: see Backbone")
+        return own
     return TimmPyramid(
         name,
         width=pyramid_width,

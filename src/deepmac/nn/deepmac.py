@@ -14,7 +14,7 @@ from deepmac.nn.conventions import Compat, conventions_of
 from deepmac.nn.full_resolution import original_box_crops
 from deepmac.nn.mask_heads import build_mask_head
 from deepmac.nn.network import static_shapes
-from deepmac.nn.ranges import Range, Width
+from deepmac.nn.ranges import Range, Share, Width
 from deepmac.nn.roi_crop import CropImpl, grow_boxes, roi_crop
 
 # These heads take the instance embedding as parameters (or project it): never concatenated.
@@ -44,13 +44,15 @@ class DeepMAC(nn.Module):
 
     Args:
         num_classes: class slots of the heatmap.
-        backbone: ``hourglass_104|52|32|20|10`` or any timm model name.
+        backbone: ``hourglass_104|52|32|20|10``, any timm model name, or the path of a class: see
+            :func:`deepmac.nn.backbones.build_backbone`.
         weights: initial backbone weights: None, ``timm``, ``package``, or a local file.
         normalization: how pixels are normalised; None takes what the backbone was trained with.
         pyramid_width: channels of the feature pyramid on timm backbones.
         stride: input pixels per cell of the maps, 4 or 8.
         head_channels: width of the prediction heads' 3x3 convolution.
-        mask_head: one of ``deepmac.nn.mask_heads.MASK_HEADS``.
+        mask_head: one of ``deepmac.nn.mask_heads.MASK_HEADS``, or the path of a class: see
+            :func:`deepmac.nn.mask_heads.build_mask_head`.
         num_init_channels: width of the mask head.
         mask_size: side of the square box crop that the mask head sees and answers.
         box_margin: how far the crop looks beyond the box, as a share of the box's side, on each
@@ -86,7 +88,7 @@ class DeepMAC(nn.Module):
         mask_head: str = "hourglass52",
         num_init_channels: Width = 64,
         mask_size: Annotated[int, Range(1, 4096)] = 32,
-        box_margin: Annotated[float, Range(0, 4)] = 0.0,
+        box_margin: Share = 0.0,
         detector: bool = True,
         pixel_embedding_dim: Width = 16,
         dim: Width = 32,

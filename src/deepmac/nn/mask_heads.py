@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepmac.nn.conventions import TODAY, Conventions
+from deepmac.nn.extensions import is_path, made, named_class, taking_validity
 from deepmac.nn.hourglass import HOURGLASS_HEADS, HourglassNetwork
 from deepmac.nn.initialization import initialize_weights
 from deepmac.nn.resnet_head import RESNET_HEADS, ResNetTrunk
@@ -40,10 +41,12 @@ def build_mask_head(
     *,
     conventions: Conventions = TODAY,
 ) -> MaskHead:
-    """Build one of ``MASK_HEADS``.
+    """Build one of ``MASK_HEADS``, or somebody's own.
 
     Args:
-        name: the network type.
+        name: the network type; or the path of a class: a ``MaskHead``, or any module from
+            (N, in_channels, S, S) to (N, ``out_channels``, S, S), its attribute (1 where it has
+            none). Its constructor gets those of the other arguments that it takes.
         in_channels: C + D for heads that are to see the instance embedding beside the pixel
             part, else C; always C for ``cond_inst*`` and ``embedding_projection``.
         width: channels the network starts with (``num_init_channels``).
@@ -53,6 +56,17 @@ def build_mask_head(
     Raises:
         ValueError: an unknown name, or a width that ``cond_inst1`` cannot have.
     """
+    if is_path(name):
+        kind = named_class(name, nn.Module, "a mask head")
+        own = made(kind, name, in_channels=in_channels, width=width, mask_size=mask_size)
+        if isinstance(own, MaskHead):
+            return own
+        return ConvolutionalMaskHead(
+            taking_validity(own),
+            in_channels=in_channels,
+            trunk_channels=getattr(own, "out_channels", 1),
+            conventions=conventions,
+        )
     convolutional = partial(ConvolutionalMaskHead, in_channels=in_channels, conventions=conventions)
     if name in HOURGLASS_HEADS:
         spec = HOURGLASS_HEADS[name].scaled(width)
@@ -72,7 +86,10 @@ def build_mask_head(
         return EmbeddingProjectionHead(in_channels)
     if name in COND_INST_HEADS:
         return CondInstHead(in_channels, width, depth=COND_INST_HEADS[name])
-    raise ValueError(f"no mask head is called {name!r}; known are {', '.join(MASK_HEADS)}")
+    raise ValueError(
+        f"no mask head is called {name!r}; known are {', '.join(MASK_HEADS)}, and your own as "
+        "package.Class"
+    )
 
 
 def required_instance_dim(name: str, in_channels: int, width: int) -> int | None:

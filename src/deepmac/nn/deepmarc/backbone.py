@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
@@ -9,10 +11,32 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from deepmac.errors import ConfigError
 from deepmac.nn.backbones import pyramid_levels, timm_features, timm_normalization
+from deepmac.nn.extensions import is_path, made, named_class
 from deepmac.nn.hourglass import HOURGLASS_BACKBONES
 
 STRIDES = (4, 8, 16, 32, 64)
 """Input pixels per cell of the levels; boxes are cropped out of all but the last."""
+
+
+def build_pyramid(name: str, **arguments: Any) -> Any:
+    """A :class:`PyramidBackbone`, or somebody's own in its place.
+
+    Args:
+        name: as ``PyramidBackbone`` takes it; or the path of a module with its attributes, whose
+            constructor gets those of the other arguments that it takes.
+        **arguments: of ``PyramidBackbone``.
+
+    Raises:
+        ConfigError: see ``PyramidBackbone``.
+        ValueError: a class that cannot be had or is no such module.
+    """
+    if not is_path(name) or timm.is_model(name):
+        return PyramidBackbone(name, **arguments)
+    own = made(named_class(name, nn.Module, "a backbone"), name, **arguments)
+    told = ("out_channels", "size_divisor", "normalization")
+    if lacking := [attribute for attribute in told if not hasattr(own, attribute)]:
+        raise ValueError(f"{name} has to set {', '.join(lacking)}: see PyramidBackbone")
+    return own
 
 
 class PyramidBackbone(nn.Module):

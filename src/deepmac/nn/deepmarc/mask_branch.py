@@ -10,6 +10,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
+from deepmac.nn.extensions import is_path
 from deepmac.nn.hourglass import HOURGLASS_HEADS
 from deepmac.nn.initialization import initialize_weights
 from deepmac.nn.mask_heads import MaskHead, build_mask_head
@@ -28,7 +29,7 @@ def build_roi_mask_head(
     """Mask head and mask predictor, in torchvision's division of labour.
 
     Args:
-        name: one of ``ROI_MASK_HEADS``.
+        name: one of ``ROI_MASK_HEADS``, or a class as ``build_mask_head`` takes it.
         in_channels: channels of the RoI features.
         width: of the head: hourglasses and ResNets start with it, ``mask_rcnn`` has four times it.
         mask_size: side S of the masks; the features' side is S / 2. Published: 28 for
@@ -44,9 +45,10 @@ def build_roi_mask_head(
     """
     if name == "default":
         name = "mask_rcnn"  # as older checkpoints call it
-    if name not in ROI_MASK_HEADS:
+    if name not in ROI_MASK_HEADS and not is_path(name):
         raise ValueError(
-            f"Deep-MARC has no mask head {name!r}; known are {', '.join(ROI_MASK_HEADS)}"
+            f"Deep-MARC has no mask head {name!r}; known are {', '.join(ROI_MASK_HEADS)}, and your "
+            "own as package.Class"
         )
     if mask_size < 2 or mask_size % 2:
         raise ValueError(f"Deep-MARC's masks double the RoI: mask_size={mask_size} must be even")

@@ -25,7 +25,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from deepmac.nn.backbones import Normalization, Normalize
 from deepmac.nn.centernet import Detections
 from deepmac.nn.conventions import TODAY, Conventions
-from deepmac.nn.deepmarc.backbone import STRIDES, PyramidBackbone
+from deepmac.nn.deepmarc.backbone import STRIDES, build_pyramid
 from deepmac.nn.deepmarc.mask_branch import build_roi_mask_head
 from deepmac.nn.deepmarc.roi_heads import MaskRoIHeads, PyramidRoIAlign, TrainBoxes
 from deepmac.nn.network import static_shapes
@@ -49,12 +49,14 @@ class DeepMARC(nn.Module):
 
     Args:
         num_classes: without the background.
-        backbone: any timm model with levels of stride 4 to 32.
+        backbone: any timm model with levels of stride 4 to 32, or the path of a class made like
+            :class:`~deepmac.nn.deepmarc.backbone.PyramidBackbone`.
         weights: initial backbone weights: None, ``timm``, ``package``, or a local file.
         normalization: how pixels are normalised; None takes what the backbone was trained with.
         pyramid_width: channels of the feature pyramid.
         freeze_norm: the backbone's batch norms stay as their weights came.
-        mask_head: one of ``deepmac.nn.deepmarc.mask_branch.ROI_MASK_HEADS``.
+        mask_head: one of ``deepmac.nn.deepmarc.mask_branch.ROI_MASK_HEADS``, or the path of a
+            class: see :func:`deepmac.nn.mask_heads.build_mask_head`.
         num_init_channels: width of the mask head.
         mask_size: side of the masks; the crops that the mask head sees have half of it.
         class_agnostic: one mask per box; False: one per class, and boxes need a class.
@@ -108,7 +110,7 @@ class DeepMARC(nn.Module):
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone = PyramidBackbone(
+        self.backbone = build_pyramid(
             backbone,
             width=pyramid_width,
             weights=weights,
