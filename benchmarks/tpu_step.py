@@ -28,6 +28,7 @@ from deepmac.class_map import ClassMap
 from deepmac.lightning.compose import compose, lightning_config
 from deepmac.lightning.datamodule import ORIGINAL_MAX_BOXES
 from deepmac.lightning.deepmac_module import DeepMACModule
+from deepmac.lightning.optim.optimizer import build_optimizer
 from deepmac.lightning.xla import device as xla
 from deepmac.lightning.xla.optimizer_state import allocate_state
 from deepmac.lightning.xla.strategies import XLAMixedPrecision
@@ -106,7 +107,7 @@ def count_step(
     module.criterion.sum_over_replicas = xla.all_reduce_sum
     set_all_reduce(xla.all_reduce_sum)
     set_cross_replica(module, True)
-    optimizer = module.make_optimizer([{"params": list(module.parameters())}])
+    optimizer = build_optimizer([{"params": list(module.parameters())}], module.hparams)
     allocate_state([optimizer])
     batch = {name: value.to(device) for name, value in _batch(settings, images).items()}
     xla.sync()  # weights and batch are data of the graph; only filling with zeros has run

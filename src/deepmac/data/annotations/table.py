@@ -78,6 +78,7 @@ class Table:
     image_id: NDArray[np.int64]
     width: NDArray[np.int32]
     height: NDArray[np.int32]
+    exhaustive: NDArray[np.uint8]
     row_start: NDArray[np.int64]
     row_count: NDArray[np.int32]
     id: NDArray[np.int64]
