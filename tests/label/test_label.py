@@ -67,6 +67,28 @@ def test_threshold__is_the_models_own_unless_given(
     assert masks("--model", str(lower), "--threshold", "0.5") == masks()
 
 
+def test_refine__gives_the_predictors_refined_masks(
+    label: Label, boxes_only: Path, model_dir: Path, data
+) -> None:
+    from deepmac import Predictor, load_model
+
+    made = label(boxes_only, "--refine", "edges").content
+    plain = label(boxes_only, out="plain.json").content
+    images = {image["id"]: image for image in made["images"]}
+    predictor = Predictor(load_model(model_dir), refine="edges")
+    differ = 0
+    for entry, before in zip(made["annotations"], plain["annotations"], strict=True):
+        image = images[entry["image_id"]]
+        predictor.set_image(data.images / image["file_name"])
+        x, y, w, h = entry["bbox"]
+        [mask], _ = predictor.predict([[x, y, x + w, y + h]])
+        ours = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        assert iou(ours, rle_of(entry, image)) > 0.97
+        assert entry["mask_score"] == before["mask_score"]
+        differ += entry["segmentation"] != before["segmentation"]
+    assert differ > 10
+
+
 def test_everything_but_the_masks__is_the_input(label: Label, data, tmp_path: Path) -> None:
     content = json.loads(data.train.read_text())
     content["licenses"] = [{"id": 4, "name": "é"}]

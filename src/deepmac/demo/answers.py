@@ -93,7 +93,7 @@ def instances(
         scores = np.where(inside, crops, 0).sum(axis=(1, 2)) / counts
         raw = raw_scores(crops, threshold)
         rles = masks_to_rles(
-            crops,
+            predictor.refined(crops, some, threshold),
             model.mask_frames(torch.from_numpy(some)),
             picture.height,
             picture.width,

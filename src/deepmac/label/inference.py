@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader
 
 from deepmac.errors import DataError, UserError
 from deepmac.label.loading import BatchDataset, LabelBatch
-from deepmac.label.masks.records import Floats, MaskOptions, mask_records
+from deepmac.label.masks.records import Floats, MaskOptions, mask_records, raw_scores
 from deepmac.label.network import box_probabilities, paste_frames, paste_rule
 from deepmac.label.parts import Parts, writable
 from deepmac.label.plan import OnError, Plan
 from deepmac.label.progress import Progress
+from deepmac.predict.second_look import finer_crops
 
 STAGES = ("decode", "backbone", "heads", "paste", "write")
 
@@ -55,8 +56,15 @@ class PartWriter:
     """Pastes masks and writes parts, batch after batch."""
 
     def __init__(
-        self, parts: Parts, plan: Plan, options: MaskOptions, network: nn.Module, on_error: OnError
+        self,
+        parts: Parts,
+        plan: Plan,
+        options: MaskOptions,
+        network: nn.Module,
+        on_error: OnError,
+        image_size: int,
     ) -> None:
+        self.image_size = image_size
         self.parts, self.plan, self.options = parts, plan, options
         self.network, self.on_error = network, on_error
         self._file: IO[str] | None = None
@@ -91,7 +99,7 @@ class PartWriter:
         for task, kind, sentence in batch.errors:
             _write_line(self._file, {"rows": task.rows.tolist(), "kind": kind, "error": sentence})
         start = 0
-        for task, boxes in zip(batch.tasks, batch.asked, strict=True):
+        for number, (task, boxes) in enumerate(zip(batch.tasks, batch.asked, strict=True)):
             mine = probabilities[start : start + len(boxes)]
             start += len(boxes)
             if not np.isfinite(mine).all():
@@ -100,7 +108,18 @@ class PartWriter:
                     "give another checkpoint"
                 )
             frames, rule = paste_frames(self.network, boxes), paste_rule(self.network)
-            records = mask_records(mine, frames, task.size, rule, self.options)
+            scores = raw_scores(mine, self.options.threshold)
+            if batch.pictures:
+                mine = finer_crops(
+                    self.network,
+                    mine,
+                    boxes,
+                    batch.pictures[number],
+                    refine=self.options.refine,
+                    threshold=self.options.threshold,
+                    image_size=self.image_size,
+                )
+            records = mask_records(mine, frames, task.size, rule, self.options, scores)
             for row, record in zip(task.rows.tolist(), records, strict=True):
                 lap("paste")
                 _write_line(self._file, {"row": row, **record})
@@ -257,7 +276,7 @@ def label_parts(
         network,
         plan,
         parts,
-        PartWriter(parts, plan, options, network, on_error),
+        PartWriter(parts, plan, options, network, on_error, image_size),
         Progress(quiet=quiet),
         watch,
         loader={
@@ -265,6 +284,7 @@ def label_parts(
             "image_size": image_size,
             "conventions": network.conventions,
             "box_margin": options.box_margin,
+            "keep_pictures": options.refine != "none",
         },
         workers=workers,
         restart=restart,

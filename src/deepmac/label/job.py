@@ -29,7 +29,7 @@ from deepmac.label.review import review_sheet
 from deepmac.label.settings import POLYGON_FORMATS, LabelSettings
 from deepmac.label.stopping import Stopped
 from deepmac.label.writers import FILE_WRITERS, FOLDER_WRITERS, Writing
-from deepmac.models.files import card_of, own_threshold
+from deepmac.models.files import card_of, own_refine, own_threshold
 
 _VERSION = 2  # of the parts' content
 
@@ -91,6 +91,7 @@ def mask_options(model: nn.Module, settings: LabelSettings) -> MaskOptions:
         fill_holes=settings.fill_holes,
         polygons=settings.format in POLYGON_FORMATS,
         box_margin=settings.box_margin,
+        refine=own_refine(model) if settings.refine is None else settings.refine,
     )
 
 

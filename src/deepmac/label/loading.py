@@ -34,6 +34,7 @@ class LabelBatch:
         valid: (B, N) bool.
         errors: (task, kind, sentence) of the others.
         seconds: spent here.
+        pictures: (H, W, 3) uint8 of each task, where masks are refined with them.
     """
 
     part: int
@@ -45,6 +46,7 @@ class LabelBatch:
     valid: Tensor
     errors: list[tuple[ImageTask, str, str]] = field(default_factory=list)
     seconds: float = 0.0
+    pictures: list[NDArray[np.uint8]] = field(default_factory=list)
 
 
 class _Share(NamedTuple):
@@ -62,6 +64,7 @@ class BatchDataset(Dataset[LabelBatch]):
         image_size: side of the network's input, pixels.
         conventions: the network's.
         box_margin: see ``MaskOptions``.
+        keep_pictures: give the decoded pictures too.
     """
 
     def __init__(
@@ -72,7 +75,9 @@ class BatchDataset(Dataset[LabelBatch]):
         image_size: int,
         conventions: Conventions = TODAY,
         box_margin: float = 0.0,
+        keep_pictures: bool = False,
     ) -> None:
+        self.keep_pictures = keep_pictures
         self.image_size, self.conventions, self.box_margin = image_size, conventions, box_margin
         self.shares: list[_Share] = []
         for number in sorted(parts):
@@ -92,7 +97,7 @@ class BatchDataset(Dataset[LabelBatch]):
         share = self.shares[index]
         good: list[ImageTask] = []
         images, asked, scaled = [], [], []
-        errors = []
+        errors, pictures = [], []
         for task in share.tasks:
             try:
                 pixels = read_image(task.path, task.size)
@@ -104,6 +109,8 @@ class BatchDataset(Dataset[LabelBatch]):
             width, height = task.size
             sides = np.array([width, height] * 2, dtype=np.float64)
             good.append(task)
+            if self.keep_pictures:
+                pictures.append(pixels)
             images.append(entry.image)
             asked.append(boxes)
             scaled.append(boxes / sides * np.array([*entry.true_size[::-1]] * 2))
@@ -118,6 +125,7 @@ class BatchDataset(Dataset[LabelBatch]):
             valid,
             errors,
             time.perf_counter() - started,
+            pictures,
         )
 
 

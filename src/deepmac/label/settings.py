@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from deepmac.errors import ConfigError
+from deepmac.models.refining import Refine
 
 OnError = Literal["stop", "skip"]
 BoxesFormat = Literal["auto", "coco", "yolo", "voc", "megadetector"]
@@ -75,6 +76,9 @@ class Masks:
         largest_component: drop all but a mask's largest part.
         fill_holes: fill what a mask encloses.
         threshold: of the pixels' probability; the model's own where none is given.
+        refine: edges: masks snapped to the picture's colours and edges, without specks; full: with
+            more looks at the picture beforehand, for several times the time; none: as the network
+            gives them. The model's own where none is given.
         calibration: default is calibration.json of the model's folder, where it is.
         calibrate: instead of labelling: fit the scores to the held-out masks of this COCO json,
             write the calibration to the model's folder or to --out.
@@ -85,6 +89,7 @@ class Masks:
     largest_component: bool = False
     fill_holes: bool = False
     threshold: float | None = None
+    refine: Refine | None = None
     calibration: Path | None = None
     calibrate: Path | None = None
 

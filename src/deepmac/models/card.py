@@ -8,6 +8,7 @@ from typing import Any
 
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError
+from deepmac.models.refining import REFINES, Refine
 from deepmac.nn.backbones import Normalization
 
 FORMAT = "deepmac-model-1"
@@ -24,6 +25,7 @@ class ModelCard:
         image_size: side of the padded square that images are scaled to, pixels.
         system: ``deepmac`` or ``deepmarc``: which network the arguments are for.
         mask_threshold: a pixel belongs to a mask above this probability, unless told otherwise.
+        refine: how masks are refined, unless told otherwise: ``none``, ``edges`` or ``full``.
     """
 
     network: Mapping[str, Any]
@@ -32,6 +34,7 @@ class ModelCard:
     image_size: int
     system: str = "deepmac"
     mask_threshold: float = 0.5
+    refine: Refine = "none"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML or JSON."""
@@ -40,6 +43,7 @@ class ModelCard:
             "system": self.system,
             "image_size": self.image_size,
             "mask_threshold": self.mask_threshold,
+            **({"refine": self.refine} if self.refine != "none" else {}),
             "network": dict(self.network),
             "normalization": self.normalization.to_dict(),
             "class_map": self.class_map.to_dict(),
@@ -65,9 +69,11 @@ class ModelCard:
                 image_size=int(values["image_size"]),
                 system=str(values.get("system", "deepmac")),
                 mask_threshold=float(values.get("mask_threshold", 0.5)),
+                refine=values.get("refine", "none"),
             )
             if (
-                not 0 < card.mask_threshold < 1
+                card.refine not in REFINES
+                or not 0 < card.mask_threshold < 1
                 or card.image_size < 1
                 or len(card.class_map.names) != len(card.class_map)
             ):

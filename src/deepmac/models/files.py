@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deepmac.errors import ConfigError, UserError
 from deepmac.models.card import FORMAT, ModelCard
 from deepmac.models.place import CONFIG, WEIGHTS, model_file
+from deepmac.models.refining import Refine
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.deepmarc.model import DeepMARC
 
@@ -93,6 +94,12 @@ def own_threshold(model: nn.Module) -> float:
     """Above which probability a pixel is of the mask; 0.5 where the model does not say."""
     card = card_of(model)
     return card.mask_threshold if card else 0.5
+
+
+def own_refine(model: nn.Module) -> Refine:
+    """How its masks are refined; not at all where the model does not say."""
+    card = card_of(model)
+    return card.refine if card else "none"
 
 
 def network_arguments(system: str = "deepmac") -> tuple[str, ...]:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from deepmac.class_map import ClassMap
 from deepmac.errors import UserError
-from deepmac.models.files import Network, card_of, own_threshold
+from deepmac.models.files import Network, card_of, own_refine, own_threshold
+from deepmac.models.refining import Refine
 from deepmac.predict.letterbox import letterbox
 from deepmac.predict.paste import paste_masks
 from deepmac.predict.results import BoxMasks, Floats, Prediction
+from deepmac.predict.second_look import finer_crops
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,6 +34,9 @@ class Predictor:
         image_size: side of the padded square, pixels; None takes the model's own, or 512.
         threshold: a pixel belongs to a mask above this probability; None takes the model's own,
             or 0.5.
+        refine: ``none``; ``edges``: masks snapped to the picture's colours and edges, without
+            specks; ``full``: with more looks at the picture beforehand, for several times the
+            time; None takes the model's own, or ``none``.
     """
 
     def __init__(
@@ -41,12 +46,14 @@ class Predictor:
         class_map: ClassMap | None = None,
         image_size: int | None = None,
         threshold: float | None = None,
+        refine: Refine | None = None,
     ) -> None:
         card = card_of(model)
         self.model = model.eval()
         self.class_map = class_map or (card.class_map if card else None)
         self.image_size = image_size or (card.image_size if card else 512)
         self.threshold = threshold if threshold is not None else own_threshold(model)
+        self.refine: Refine = own_refine(model) if refine is None else refine
         self._stage: Any = None
         self._image: NDArray[np.uint8] = np.zeros((0, 0, 3), dtype=np.uint8)
         self._true_size = (0, 0)
@@ -101,7 +108,22 @@ class Predictor:
         total = np.where(inside, crops, 0).sum(axis=(1, 2), dtype=np.float32)
         scores = total / np.maximum(inside.sum(axis=(1, 2)), 1).astype(np.float32)
         given = self._checked(boxes)
-        return BoxMasks(self._paste(crops, given), scores, given, self._image)
+        finer = self.refined(crops, given)
+        return BoxMasks(self._paste(finer, given), scores, given, self._image)
+
+    def refined(
+        self, crops: Floats, boxes: NDArray[np.float64], threshold: float | None = None
+    ) -> Floats:
+        """What the masks are made of: :meth:`predict_crops` of (N, 4) boxes, refined as set."""
+        return finer_crops(
+            self.model,
+            crops,
+            boxes,
+            self._image,
+            refine=self.refine,
+            threshold=self.threshold if threshold is None else threshold,
+            image_size=self.image_size,
+        )
 
     @torch.inference_mode()
     def detect(self, min_score: float = 0.0) -> Prediction:
@@ -119,7 +141,7 @@ class Predictor:
         keep = (scores > 0) & (scores >= min_score)
         crops = self._crops(found.boxes[:, keep], found.labels[:, keep])
         boxes = self._to_picture(found.boxes[0, keep])
-        masks = self._paste(crops, boxes)
+        masks = self._paste(self.refined(crops, boxes), boxes)
         labels = slots[keep].cpu().numpy().astype(np.int64)
         names: dict[int, str] = {}
         if self.class_map is not None:

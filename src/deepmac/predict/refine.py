@@ -13,13 +13,11 @@ The constants were chosen on training photographs (docs/leaderboard.md).
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Refine = Literal["none", "edges", "full"]
+from deepmac.losses.grids import inside_boxes
 
 GRID = 128
 """Cells of a refined mask on each side."""
@@ -41,7 +39,13 @@ _ISLAND, _HOLE = 0.05, 0.05
 
 
 def refine_edges(
-    probabilities: Tensor, frames: Tensor, picture: Tensor, *, threshold: float, grid: int = GRID
+    probabilities: Tensor,
+    frames: Tensor,
+    picture: Tensor,
+    *,
+    threshold: float,
+    boxes: Tensor | None = None,
+    grid: int = GRID,
 ) -> Tensor:
     """Probabilities on a finer grid, with edges where the picture has them.
 
@@ -50,6 +54,8 @@ def refine_edges(
         frames: (N, 4) xyxy in pixels of the picture; may reach beyond it.
         picture: (3, H, W) uint8 RGB.
         threshold: what is above it belongs to the mask.
+        boxes: (N, 4) xyxy in pixels of the picture, within the frames: masks end there. None lets
+            them fill their frames.
         grid: cells of the result on each side.
 
     Returns:
@@ -65,7 +71,10 @@ def refine_edges(
         _resize(guide, coarse), _resize(logits.sigmoid(), coarse), _RADIUS, _EPSILON
     )
     snapped = (_resize(slopes, grid) * guide).sum(1) + _resize(offset, grid)
-    return without_specks(snapped.clamp(0, 1), threshold)
+    snapped = snapped.clamp(0, 1)
+    if boxes is not None:
+        snapped = snapped * inside_boxes(boxes, frames, (grid, grid))
+    return without_specks(snapped, threshold)
 
 
 def sample_picture(picture: Tensor, frames: Tensor, size: int) -> Tensor:

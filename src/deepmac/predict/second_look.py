@@ -1,16 +1,21 @@
 """More looks at a picture for masks of given boxes: mirrored, and closer at small objects.
 
 Probabilities of all looks are averaged; a network is never asked for anything but masks of boxes.
+`finer_crops` is what the rest of the package calls.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from deepmac.predict.refine import sample_picture
+from deepmac.models.refining import Refine
+from deepmac.predict.letterbox import letterbox
+from deepmac.predict.refine import refine_edges, sample_picture
 
 SMALL = 128
 """Objects with both sides below this many pixels of the network's input are looked at closer."""
@@ -18,8 +23,79 @@ _WINDOW = 224
 """Side of the window that a closer look shows the network, pixels."""
 _CONTEXT = 2.5
 """Side of the window relative to the object's longer one."""
+_CLOSER_WEIGHT = 0.6
+"""Of the closer look in the mean with the others."""
 _AT_ONCE = 8
 """Windows that go through the backbone together."""
+
+
+@torch.inference_mode()
+def finer_crops(
+    network: Any,
+    crops: NDArray[np.float32],
+    boxes: NDArray[np.float64],
+    picture: NDArray[np.uint8],
+    *,
+    refine: Refine,
+    threshold: float,
+    image_size: int,
+) -> NDArray[np.float32]:
+    """A network's masks of one picture's boxes, refined as asked.
+
+    Args:
+        network: in eval mode.
+        crops: (N, S, S) its probabilities over the boxes' frames.
+        boxes: (N, 4) xyxy in pixels of the picture.
+        picture: (H, W, 3) uint8 RGB.
+        refine: see ``deepmac.models.refining``.
+        threshold: what is above it belongs to a mask.
+        image_size: side of the network's input, pixels.
+
+    Returns:
+        (N, G, G) probabilities over the same frames, none of them beyond their box.
+    """
+    if refine == "none" or not len(crops):
+        return crops
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)
+    corners = torch.from_numpy(boxes)
+    frames = network.mask_frames(corners)
+    values = torch.from_numpy(crops)
+    if refine == "full":
+        values = _looks(network, values, corners, picture, pixels, image_size)
+    parts = [
+        refine_edges(
+            values[i : i + _AT_ONCE],
+            frames[i : i + _AT_ONCE],
+            pixels,
+            threshold=threshold,
+            boxes=corners[i : i + _AT_ONCE],
+        )
+        for i in range(0, len(values), _AT_ONCE)
+    ]
+    finer: NDArray[np.float32] = torch.cat(parts).numpy()
+    return finer
+
+
+def _looks(
+    network: Any,
+    crops: Tensor,
+    boxes: Tensor,
+    picture: NDArray[np.uint8],
+    pixels: Tensor,
+    image_size: int,
+) -> Tensor:
+    entry = letterbox(picture, image_size, network.conventions)
+    height, width = entry.true_size
+    scale = torch.tensor([width / picture.shape[1], height / picture.shape[0]]).repeat(2)
+    inputs = (boxes * scale).float()
+    device = next(network.parameters()).device
+    mirror = mirrored(network, entry.image.to(device), inputs[None].to(device), width).cpu()
+    looks = (crops + mirror) / 2
+    small = (inputs[:, 2:] - inputs[:, :2]).amax(1) < SMALL
+    if small.any():
+        close = closer(network, pixels, boxes[small]).cpu()
+        looks[small] = (1 - _CLOSER_WEIGHT) * looks[small] + _CLOSER_WEIGHT * close
+    return looks
 
 
 def mirrored(network: Any, images: Tensor, boxes: Tensor, width: int) -> Tensor:

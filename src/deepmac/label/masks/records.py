@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from deepmac.label.masks.calibration import SCORE_DECIMALS
 from deepmac.label.masks.components import fill_holes, largest_component
 from deepmac.label.masks.polygons import coco_polygons, mask_polygons
+from deepmac.models.refining import Refine
 from deepmac.nn.conventions import PasteRule
 from deepmac.predict.paste import mask_to_rle, masks_to_rles
 
@@ -30,6 +31,7 @@ class MaskOptions:
         fill_holes: fill what the mask encloses.
         polygons: make polygons too.
         box_margin: enlarge boxes by this share of their sides on each side first.
+        refine: see ``deepmac.models.refining``.
     """
 
     threshold: float = 0.5
@@ -37,6 +39,7 @@ class MaskOptions:
     fill_holes: bool = False
     polygons: bool = False
     box_margin: float = 0.0
+    refine: Refine = "none"
 
 
 def enlarged(boxes: Boxes, margin: float, size: tuple[int, int]) -> Boxes:
@@ -73,6 +76,7 @@ def mask_records(
     size: tuple[int, int],
     rule: PasteRule,
     options: MaskOptions,
+    scores: NDArray[np.float64] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One record for each box, in order: plain values for JSON.
 
@@ -85,9 +89,11 @@ def mask_records(
         size: (width, height) of the image.
         rule: of the network.
         options: see there.
+        scores: (n,) raw scores; None takes those of the probabilities.
     """
     width, height = size
-    scores = raw_scores(probabilities, options.threshold)
+    if scores is None:
+        scores = raw_scores(probabilities, options.threshold)
     for one, box, score in zip(probabilities, boxes, scores.tolist(), strict=True):
         rle = masks_to_rles(one[None], box[None], height, width, options.threshold, rule)[0]
         if options.largest_component or options.fill_holes:
