@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from deepmac.files import atomic_binary
+
 Color = tuple[int, int, int]
 
 _MASK_OPACITY = 0.45
@@ -125,11 +127,12 @@ def image_grid(
 
 
 def save_png(image: NDArray[np.uint8] | Image.Image, path: str | Path) -> Path:
-    """Write a picture, making its folder; returns the path."""
+    """Write a picture, making its folder, whole or not at all; returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    picture.save(path, format="PNG")
+    with atomic_binary(path) as file:
+        picture.save(file, format="PNG")
     return path
 
 

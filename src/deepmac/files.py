@@ -230,8 +230,12 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_draft(out: Path) -> Iterator[Path]:
+def folder_draft(out: Path, *, sync: bool = True) -> Iterator[Path]:
     """As :func:`new_folder`, with the file system's own words.
+
+    Args:
+        out: where it appears.
+        sync: wait for the disk; a folder that can be made again need not.
 
     Raises:
         OSError: it cannot be written, or something other than an empty folder is there by then.
@@ -250,7 +254,7 @@ def folder_draft(out: Path) -> Iterator[Path]:
             usual_permissions(content)
             for path in content.rglob("*"):
                 usual_permissions(path)
-                if path.is_file():
+                if sync and path.is_file():
                     _sync_file(path)
             content.replace(out)
             sync_folder(out.parent)

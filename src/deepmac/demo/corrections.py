@@ -17,9 +17,10 @@ from deepmac.data.annotations.segmentation import find_fault, is_absent, segment
 from deepmac.demo.answers import text_of
 from deepmac.demo.downloads import checked_rles
 from deepmac.errors import DataError, UserError
+from deepmac.files import atomic_file
 from deepmac.label.marks import Marks
 from deepmac.label.masks.polygons import coco_polygons, mask_polygons
-from deepmac.label.parts import atomic_file, writable
+from deepmac.label.parts import writable
 from deepmac.label.writers.text import dump, write_list
 
 HUMAN = "human"

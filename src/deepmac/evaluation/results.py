@@ -2,9 +2,7 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from deepmac.errors import UserError
 from deepmac.evaluation.mask_quality import Rle
+from deepmac.files import atomic_file
 
 
 class ImageResult(TypedDict):
@@ -98,11 +97,7 @@ def write_results_json(path: str | os.PathLike[str], results: Iterable[ImageResu
     written = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise UserError(f"Cannot write {target}: {error.strerror}; choose another path.") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with atomic_file(target) as file:
             file.write("[")
             for result in results:
                 for detection in coco_detections(result):
@@ -110,12 +105,8 @@ def write_results_json(path: str | os.PathLike[str], results: Iterable[ImageResu
                     json.dump(detection, file, separators=(",", ":"))
                     written += 1
             file.write("\n]\n")
-        _give_usual_permissions(draft)
-        os.replace(draft, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(draft)
-        raise
+    except OSError as error:
+        raise UserError(f"Cannot write {target}: {error.strerror}; choose another path.") from error
     return written
 
 
@@ -141,10 +132,3 @@ def _plain_rle(rle: Rle) -> dict[str, Any]:
     if isinstance(counts, str):
         counts = counts.encode("ascii")
     return {"size": [int(side) for side in rle["size"]], "counts": counts}
-
-
-def _give_usual_permissions(path: str) -> None:
-    """Temporary files are private to their owner; a result is not."""
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(path, 0o666 & ~mask)

@@ -108,9 +108,10 @@ def _calibrate(settings: LabelSettings) -> int:
         raise ConfigError(f"{folder} is no folder to keep a calibration in: say where with --out")
     out = out or folder / FILE_NAME
 
+    from deepmac.files import write_atomically
     from deepmac.label.job import mask_options
     from deepmac.label.masks.held_out import calibrate_model
-    from deepmac.label.parts import writable, write_atomically
+    from deepmac.label.parts import writable
     from deepmac.models.files import load_model
 
     model = load_model(settings.model)

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from deepmac.errors import UserError
+from deepmac.files import atomic_file, write_atomically
 from deepmac.label.plan import ImageTask
 
 _JOB = "job.json"
@@ -161,36 +160,6 @@ def image_stamp(tasks: Iterable[ImageTask]) -> str:
         digest.update(f"{task.position} {task.path.name} {task.size} {state}\n".encode())
         digest.update(task.rows.tobytes() + task.boxes.tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[str]]:
-    """A text file to write that appears, whole and on disk, when the block ends without error."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        usual_permissions(Path(draft))
-        os.replace(draft, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(draft)
-        raise
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """:func:`atomic_file` for a text at hand."""
-    with atomic_file(path) as file:
-        file.write(text)
-
-
-def usual_permissions(path: Path) -> None:
-    """Temporary files and folders are private to their owner; results are not."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 @contextmanager

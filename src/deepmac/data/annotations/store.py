@@ -22,6 +22,7 @@ from deepmac.data.annotations.index import CocoIndex
 from deepmac.data.annotations.problems import Problem
 from deepmac.data.annotations.records import Category
 from deepmac.data.annotations.table import Table, TableImages, open_table, save_table
+from deepmac.files import write_atomically
 
 _KEPT = 24  # entries; the least recently used ones go
 _HASHED_AT_ONCE = 1 << 22
@@ -174,8 +175,6 @@ def _digest(path: Path) -> str:
 def _put(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-        os.replace(file.name, path)
+        write_atomically(path, text)
     except OSError:
         pass

@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +27,7 @@ from pycocotools import mask as coco_mask
 from deepmac.data.shapes.outlines import SHAPES
 from deepmac.data.shapes.picture import KNOBS, Difficulty, PlacedObject, draw_picture
 from deepmac.errors import ConfigError, DataError
+from deepmac.files import folder_draft
 
 SHAPES_VERSION = 1
 """Raised whenever the same settings would give other pictures or annotations."""
@@ -170,17 +169,12 @@ def _is_written(folder: Path, settings: _Settings) -> bool:
 def _write(folder: Path, settings: _Settings) -> None:
     if _is_written(folder, settings):
         return
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _draw_into(work, settings, shown_as=folder)
-        work.chmod(0o755)  # mkdtemp made it private
-        try:
-            work.rename(folder)
-        except OSError:  # another process was faster, which is as good
-            if not _is_written(folder, settings):
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with folder_draft(folder, sync=False) as work:
+            _draw_into(work, settings, shown_as=folder)
+    except OSError:  # another process was faster, which is as good
+        if not _is_written(folder, settings):
+            raise
 
 
 @contextmanager

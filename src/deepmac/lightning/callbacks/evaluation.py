@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from deepmac.evaluation import Evaluation, flatten_metrics, format_table
 from deepmac.evaluation.results import ImageResult, write_results_json
+from deepmac.files import write_atomically
 from deepmac.lightning.xla import device as xla
 from deepmac.nn.ranges import PositiveInt
 
@@ -94,9 +94,7 @@ class EvaluateCoco(Callback):
         path = Path(trainer.default_root_dir) / "metrics.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"step": self.step, "epoch": trainer.current_epoch, **self.metrics}
-        temporary = path.with_suffix(".json.partial")
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(temporary, path)
+        write_atomically(path, json.dumps(content, indent=1) + "\n")
 
     def _print(self, trainer: pl.Trainer, flat: dict[str, float]) -> None:
         console = Console(highlight=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import html
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from deepmac.evaluation import table_rows
+from deepmac.files import write_atomically
 from deepmac.lightning.callbacks.evaluation import EvaluateCoco
 
 _CURVES = ("train/loss", "train/heatmap", "train/mask", "mask_gt_box/mIoU/seen")
@@ -72,9 +72,7 @@ def write_report(run_dir: Path, metrics: dict[str, Any], *, step: int) -> Path:
     )
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / "report.html"
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(page)
-    os.replace(temporary, path)
+    write_atomically(path, page)
     return path
 
 
