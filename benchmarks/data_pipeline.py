@@ -28,6 +28,7 @@ from deepmac.data.annotations.locate import locate_coco
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances
 from deepmac.data.images import read_image
+from deepmac.data.mask_targets import TargetSpec
 from deepmac.data.sampler import EpochBatchSampler
 from deepmac.data.transforms.compose import training_transform
 
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         label_of=index.label_of,
         masked_category_ids=frozenset(index.category_ids),
         transform=training_transform(options.size),
-        mask_size=MASK_SIZE,
+        targets=TargetSpec(mask_size=MASK_SIZE),
         training=True,
     )
     plain = PlainInstances(index, options.size)

@@ -14,7 +14,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -25,8 +25,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.tpu_estimate import CHIPS, MFU, REDUCE_SECONDS, Graph, estimate, padded
 from deepmac.class_map import ClassMap
+from deepmac.data.batch import Batch
 from deepmac.lightning.compose import compose, lightning_config
-from deepmac.lightning.datamodule import ORIGINAL_MAX_BOXES
+from deepmac.lightning.datamodule import XLA_MAX_BOXES
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.optim.optimizer import build_optimizer
 from deepmac.lightning.xla import device as xla
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(highlight=False, width=130)
     console.print(
         f"{options.experiment}, {options.batch} images and "
-        f"{options.batch * (settings['data']['max_boxes'] or ORIGINAL_MAX_BOXES)} box rows per "
+        f"{options.batch * (settings['data']['max_boxes'] or XLA_MAX_BOXES)} box rows per "
         f"device; traced in {seconds[0]:.0f} s, lowered in {seconds[1]:.0f} s on this CPU"
     )
     console.print(
@@ -117,7 +118,7 @@ def count_step(
     try:
         with products, saved_tensors_hooks(kept.add, lambda tensor: tensor):
             with XLAMixedPrecision().forward_context():
-                losses = module.compute_losses(batch)
+                losses = module.compute_losses(cast("Batch", batch))
             losses["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     finally:
@@ -192,8 +193,12 @@ class _Kept:
 def _batch(settings: dict[str, Any], images: int) -> dict[str, Tensor]:
     """Random, in the shapes of the data module's batches."""
     data = settings["data"]
-    side, stride, mask = data["image_size"], settings["model"]["stride"], data["mask_size"]
-    slots = data["max_boxes"] or ORIGINAL_MAX_BOXES
+    side, stride, mask = (
+        data["image_size"],
+        settings["model"]["stride"],
+        settings["model"]["mask_size"],
+    )
+    slots = data["max_boxes"] or XLA_MAX_BOXES
     corner = torch.rand(images, slots, 2) * side / 2
     boxes = torch.cat([corner, corner + torch.rand(images, slots, 2) * side / 2 + 1], dim=-1)
     some = torch.rand(images, slots) < 0.3

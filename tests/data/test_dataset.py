@@ -11,6 +11,7 @@ from deepmac.data import mask_targets
 from deepmac.data.annotations.coco import Category, CocoIndex, ImageRecord, Instance, read_coco
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances, SampleError
+from deepmac.data.mask_targets import TargetSpec
 from deepmac.data.transforms.compose import Letterbox, evaluation_transform, training_transform
 from deepmac.data.transforms.jitter import jitter_boxes
 from deepmac.errors import ConfigError, DataError
@@ -48,6 +49,9 @@ def make_index(folder, extra: tuple[Instance, ...] = ()) -> CocoIndex:
     categories = tuple(Category(i, str(i)) for i in (DISC, SLAB, BARE))
     record = ImageRecord(5, "one.png", folder / "one.png", WIDTH, HEIGHT, instances)
     return CocoIndex(folder / "x.json", folder, categories, (record,))
+
+
+SMALL, WHOLE = TargetSpec(mask_size=12), TargetSpec(full_resolution=True)
 
 
 def make_dataset(index: CocoIndex, **changes) -> CocoInstances:
@@ -145,19 +149,27 @@ def test_a_models_mask__is_weighted_by_its_score_whatever_the_class(tmp_path):
 
 def test_target__is_the_area_average_within_the_box(tmp_path):
     sample = make_dataset(
-        make_index(tmp_path), transform=Letterbox(64), training=False, mask_size=12
+        make_index(tmp_path),
+        transform=Letterbox(64),
+        training=False,
+        targets=SMALL,
     )[0]
     expected = disc_mask()[12:36, 8:32].reshape(12, 2, 12, 2).mean(axis=(1, 3))
     assert torch.allclose(sample["mask_targets"][0].double(), torch.from_numpy(expected), atol=1e-5)
     flipped = make_dataset(
-        make_index(tmp_path), transform=v2.RandomHorizontalFlip(1.0), mask_size=12
+        make_index(tmp_path),
+        transform=v2.RandomHorizontalFlip(1.0),
+        targets=SMALL,
     )[0]
     assert torch.allclose(flipped["mask_targets"][0], sample["mask_targets"][0].flip(1), atol=1e-5)
 
 
 def test_map_targets__cover_the_whole_canvas_in_cells_of_the_stride(tmp_path):
     sample = make_dataset(
-        make_index(tmp_path), transform=Letterbox(64), training=False, mask_resolution="map"
+        make_index(tmp_path),
+        transform=Letterbox(64),
+        training=False,
+        targets=WHOLE,
     )[0]
     expected = np.zeros((16, 16))
     expected[:12] = disc_mask().reshape(12, 4, 16, 4).mean(axis=(1, 3))
@@ -227,7 +239,11 @@ def test_jitter__moves_edges_within_its_share_and_direction(mode):
 
 def test_jitter__cuts_features_and_target_by_the_same_box_in_training_only(tmp_path):
     index = make_index(tmp_path)
-    changes = {"transform": Letterbox(64), "max_roi_jitter_ratio": 0.2, "mask_size": 24}
+    changes = {
+        "transform": Letterbox(64),
+        "max_roi_jitter_ratio": 0.2,
+        "targets": TargetSpec(24),
+    }
     sample = make_dataset(index, **changes)[0]
     assert not torch.equal(sample["mask_boxes"], sample["boxes"])
     x0, y0, x1, y1 = sample["mask_boxes"][0].tolist()

@@ -35,8 +35,3 @@ def test_symmetric_xy_modes__move_both_axes_by_the_same_share(mode):
 def test_symmetric_growth__stops_at_the_nearer_edge_on_both_sides():
     assert outwards("expand_symmetric")[1::2, 0].max() == pytest.approx(2.0, abs=1e-4)
     assert outwards("expand_symmetric")[1::2, 2].max() == pytest.approx(2.0, abs=1e-4)
-
-
-@pytest.mark.parametrize("mode", ["default", "expand", "shrink_symmetric"])
-def test_the_originals_ratio__is_of_half_the_side(mode):
-    assert torch.allclose(outwards(mode, original=True)[::2], outwards(mode)[::2] / 2, atol=1e-4)

@@ -10,7 +10,8 @@ from torchvision import tv_tensors
 
 from deepmac.data.annotations.coco import Category, CocoIndex, ImageRecord, Instance
 from deepmac.data.collate import collate
-from deepmac.data.dataset import CocoInstances
+from deepmac.data.mask_targets import TargetSpec
+from deepmac.data.original.dataset import OriginalInstances
 from deepmac.data.original.resize import legacy_resize_nearest
 from deepmac.data.original.soft_targets import original_mask_targets
 from deepmac.data.original.source_pixels import SourcePixels
@@ -149,11 +150,10 @@ def make_dataset(index, **changes):
         "label_of": index.label_of,
         "masked_category_ids": frozenset({1}),
         "transform": original_training_transform(64, flip=0, color=False, crop_scale=None),
-        "mask_size": 8,
+        "targets": TargetSpec(mask_size=8),
         "training": True,
-        "original": True,
     }
-    return CocoInstances(index, **{**arguments, **changes})
+    return OriginalInstances(index, **{**arguments, **changes})
 
 
 BOXES = ((4, 4, 36, 40), (40, 10, 60, 30), (20, 20, 44, 44))
@@ -169,7 +169,7 @@ def test_targets__are_soft_crops_of_the_moved_mask(tmp_path):
     targets = sample["mask_targets"]
     assert ((targets > 0) & (targets < 1)).any() and targets.max() == 1
 
-    whole = make_dataset(index, mask_resolution="map")[0]["mask_targets"]
+    whole = make_dataset(index, targets=TargetSpec(full_resolution=True))[0]["mask_targets"]
     assert whole.dtype == torch.uint8 and whole.shape == (3, 64, 64)
     assert torch.equal(whole[0].float(), torch.from_numpy(mask[0]))
 
@@ -213,9 +213,18 @@ def test_slivers__stay_however_small(tmp_path):
     assert beyond["annotation_ids"].tolist() == [2], "outside altogether"
 
 
+def test_jitter__is_a_share_of_half_the_side(tmp_path):
+    index = make_index(tmp_path, BOXES)
+    jitter = {"max_roi_jitter_ratio": 0.2, "roi_jitter_mode": "expand"}
+    sample = make_dataset(index, **jitter)[0]
+    assert make_dataset(index, **jitter).max_roi_jitter_ratio == 0.1
+    growth = (sample["mask_boxes"] - sample["boxes"])[2].abs()
+    assert 0 < growth.max() <= 0.1 * 24
+
+
 def test_collate__keeps_the_first_boxes_where_there_are_too_many(tmp_path):
     sample = make_dataset(make_index(tmp_path, BOXES))[0]
-    batch = collate([sample], max_boxes=2, original=True)
+    batch = collate([sample], max_boxes=2, choice=OriginalInstances.choice)
     assert batch["annotation_ids"].tolist() == [[1, 2]]
     assert batch["dropped_boxes"].tolist() == [1]
     assert batch["images"].dtype == torch.float32

@@ -11,6 +11,7 @@ from torchvision import tv_tensors
 from deepmac.data.annotations.coco import Category, CocoIndex, ImageRecord, Instance
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances
+from deepmac.data.mask_targets import TargetSpec
 from deepmac.data.transforms.geometry import Geometry
 from deepmac.data.transforms.windows import ObjectWindow, window_transform
 from deepmac.errors import ConfigError
@@ -104,7 +105,7 @@ def dataset(folder, **changes) -> CocoInstances:
         "min_visible": 0.4,
         "max_roi_jitter_ratio": 0.1,
         "roi_jitter_share": 0.5,
-        "box_margin": 0.15,
+        "targets": TargetSpec(box_margin=0.15),
     }
     return CocoInstances(index(folder), **{**arguments, **changes})
 

@@ -12,8 +12,7 @@ from converted import SMALL, converted
 from deepmac.data.shapes.data_set import ensure_shapes
 from deepmac.data.shapes.outlines import SHAPES
 from deepmac.errors import ConfigError
-from deepmac.lightning.compose import compose
-from deepmac.lightning.datamodule import ORIGINAL_MAX_BOXES, CocoDataModule
+from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.optim.tensorflow_adam import TensorFlowAdam
 
@@ -71,12 +70,12 @@ def test_the_models_setting__reaches_data_losses_and_optimizer(pictures, tmp_pat
     assert trainer.global_step == 2
     batch = module.batches[0]
     assert batch["images"].dtype == torch.float32
-    assert batch["boxes"].shape == (2, ORIGINAL_MAX_BOXES, 4)
+    assert batch["boxes"].shape == (2, 100, 4)
     side = 64 if whole else 32
-    assert batch["mask_targets"].shape == (2, ORIGINAL_MAX_BOXES, side, side)
+    assert batch["mask_targets"].shape == (2, 100, side, side)
     assert isinstance(trainer.optimizers[0], TensorFlowAdam)
     assert trainer.optimizers[0].param_groups[0]["steps"] == 2
-    assert data.hparams["compat"] == compat
+    assert data.targets.conventions.compat == compat
     assert all(torch.isfinite(losses["loss"]) for losses in module.losses)
 
 
@@ -84,9 +83,6 @@ def test_full_resolution__makes_the_data_follow_without_a_second_setting(picture
     module = Recording(**SMALL, predict_full_resolution_masks=True)
     train(module, data_of(pictures), tmp_path, max_steps=1)
     assert module.batches[0]["mask_targets"].shape[2:] == (16, 16)
-    config, _ = compose(["model.predict_full_resolution_masks=true", "model.compat=tf_latest"])
-    assert config.data.full_resolution_masks is True
-    assert config.data.compat == "tf_latest"
 
 
 def test_slots_of_the_weights__are_kept_with_compat_alone(pictures, tmp_path):

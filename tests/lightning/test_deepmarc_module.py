@@ -290,7 +290,7 @@ def test_fit__runs_again_from_the_flat_file(trained):
 def test_validate__takes_system_and_model_from_the_checkpoint_when_nothing_is_said(trained):
     folder, _ = trained
     data = [word for word in TINY if word.startswith("data.")]
-    words = [*data, "data.mask_size=16", "ckpt_path=first/checkpoints/last.ckpt"]
+    words = [*data, "ckpt_path=first/checkpoints/last.ckpt"]
     succeed(deepmac("validate", *words, "hydra.run.dir=second"), folder)
     first, second = (
         json.loads((folder / name / "metrics.json").read_text()) for name in ("first", "second")

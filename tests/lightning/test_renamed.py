@@ -27,6 +27,12 @@ def test_words__with_an_old_name_are_told_the_new_one(word):
             compose([word])
 
 
+@pytest.mark.parametrize("word", ["data.mask_size=32", "--data.compat=tf_release"])
+def test_words__that_the_data_now_asks_the_model_for_are_told_so(word):
+    with pytest.raises(ConfigError, match="leave it out, the data follows model"):
+        check_words([word])
+
+
 def test_words__with_todays_names_pass():
     check_words(["model.losses.box_consistency.weight=1", "mask_head=mask_rcnn", "debug=fdr"])
 

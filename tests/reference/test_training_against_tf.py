@@ -76,10 +76,8 @@ def batch_of(case: Case, module: DeepMACModule, folder: Path) -> dict[str, Tenso
         flip=0.0,
         color=False,
         crop_scale=None,
-        mask_size=case.model.mask_size,
-        full_resolution_masks=case.model.full_resolution,
-        compat=module.hparams["compat"],
     )
+    data.targets = module.targets
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     order = batch["image_ids"].argsort()

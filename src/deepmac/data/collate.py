@@ -1,9 +1,15 @@
 """Samples of unequal size into one padded batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+from deepmac.data.batch import Batch, Sample
+
+Choice = Callable[[Sample, int], Tensor]
+"""Indices, ascending, of the objects that stay where there are more than so many."""
 
 _STACKED = ("true_sizes", "image_ids", "geometry", "original_sizes")
 _STACKED_WHERE_THERE = {"open_classes"}
@@ -22,52 +28,53 @@ _PER_OBJECT = {
 
 
 def collate(
-    samples: Sequence[dict[str, Tensor]],
+    samples: Sequence[Sample],
     max_boxes: int | None = None,
     *,
-    original: bool = False,
+    choice: Choice | None = None,
     batch_size: int | None = None,
-) -> dict[str, Tensor]:
+) -> Batch:
     """Pad and stack the samples of :class:`~deepmac.data.dataset.CocoInstances`.
 
     Images are padded at the bottom and right to the largest, objects to ``max_boxes`` or else to
-    the largest count (at least 1), with rows that are not ``valid``. Where an image has more, those
-    with mask supervision are kept first, then larger boxes (``original``: the first ones are kept,
-    as the reference does); kept ones stay in order.
+    the largest count (at least 1), with rows that are not ``valid``.
 
-    With ``batch_size``, an incomplete last batch is filled up with repetitions of its last sample.
-
-    Returns:
-        The fields of a sample with a batch dimension in front, ``dropped_boxes`` (B,) int64: how
-        many objects of each image were left out, and ``filler`` (B,) bool: the repetitions.
+    Args:
+        samples: at least one.
+        max_boxes: N; None = the largest count.
+        choice: which objects stay where an image has more; None = :func:`most_useful`.
+        batch_size: fill an incomplete last batch up with repetitions of its last sample.
     """
     present = len(samples)
     samples = [*samples, *[samples[-1]] * ((batch_size or present) - present)]
+    fields = cast("list[dict[str, Tensor]]", samples)
     counts = [len(sample["boxes"]) for sample in samples]
     slots = max(1, *counts) if max_boxes is None else max_boxes
     stacked = [*_STACKED, *(_STACKED_WHERE_THERE & samples[0].keys())]
-    batch = {name: torch.stack([sample[name] for sample in samples]) for name in stacked}
+    batch: dict[str, Any] = {
+        name: torch.stack([sample[name] for sample in fields]) for name in stacked
+    }
     for name in ("images", "ignore"):
-        batch[name] = _pad([sample[name] for sample in samples], 0)
+        batch[name] = _pad([sample[name] for sample in fields], 0)
     kept = [
-        None if count <= slots else torch.arange(slots) if original else _choose(sample, slots)
+        None if count <= slots else (choice or most_useful)(sample, slots)
         for sample, count in zip(samples, counts, strict=True)
     ]
     for name, fill in _PER_OBJECT.items():
-        if name not in samples[0]:
+        if name not in fields[0]:
             continue  # only where the data set has points
         rows = [
             sample[name] if chosen is None else sample[name][chosen]
-            for sample, chosen in zip(samples, kept, strict=True)
+            for sample, chosen in zip(fields, kept, strict=True)
         ]
         batch[name] = _pad(rows, fill, slots)
     batch["filler"] = torch.arange(len(samples)) >= present
     batch["dropped_boxes"] = torch.tensor([max(0, count - slots) for count in counts])
-    return batch
+    return cast("Batch", batch)
 
 
-def _choose(sample: dict[str, Tensor], slots: int) -> Tensor:
-    """Indices of the ``slots`` most useful objects, ascending."""
+def most_useful(sample: Sample, slots: int) -> Tensor:
+    """Those with mask supervision first, then larger boxes."""
     sides = (sample["boxes"][:, 2:] - sample["boxes"][:, :2]).tolist()
     ranks = [
         (not is_masked, -width * height, index)

@@ -1,5 +1,6 @@
 """COCO-format instances as tensors: read, augment, cut out mask targets, ready to be collated."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -13,29 +14,23 @@ from torchvision.transforms import v2
 
 from deepmac.data.annotations.coco import CocoIndex, ImageRecord, Instance
 from deepmac.data.annotations.points import most_points, point_fields
+from deepmac.data.batch import Sample
+from deepmac.data.collate import most_useful
 from deepmac.data.exhaustive import open_classes
 from deepmac.data.images import read_image
-from deepmac.data.mask_targets import crop_targets, ignore_map
-from deepmac.data.original.source_pixels import SourcePixels
-from deepmac.data.original.targets import original_targets
+from deepmac.data.mask_targets import TargetSpec, crop_targets, ignore_map
+from deepmac.data.transforms.compose import evaluation_transform, training_transform
 from deepmac.data.transforms.geometry import Geometry
 from deepmac.data.transforms.jitter import JitterMode, jitter_boxes
 from deepmac.errors import ConfigError, DataError
 from deepmac.nn.roi_crop import grow_boxes
 
-MaskResolution = Literal["crop", "map"]
 ModelMasks = Literal["weigh", "ignore"]
 Key = int | tuple[int, int] | tuple[int, int, int]
 
 
-class CocoInstances(Dataset[dict[str, Tensor]]):
-    """One sample per image, with the fields of a batch less the batch dimension.
-
-    ``images`` (3, H, W) uint8, ``true_sizes`` (2,), ``boxes`` (n, 4), ``labels`` (n,), ``valid``
-    (n,), ``mask_valid`` (n,), ``mask_weights`` (n,), ``mask_boxes`` (n, 4), ``mask_targets``
-    (n, S, S), ``ignore`` (h, w),
-    ``image_ids`` (), ``annotation_ids`` (n,), ``geometry`` (2, 3), ``original_sizes`` (2,), and
-    where the set has points, ``points`` (n, K, 2) and ``point_labels`` (n, K).
+class CocoInstances(Dataset[Sample]):
+    """One sample per image.
 
     A sample depends on ``(seed, epoch, image)`` only (and on its batch, where that chooses one of
     several transforms): torch's global CPU generator is seeded from
@@ -55,8 +50,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             whatever class, weighted by their ``mask_score``; ``ignore`` takes the boxes alone.
         transform: of a dict with ``image``, ``boxes`` (tv_tensors) and ``geometry``. Of several,
             one is drawn for each batch, evenly, from the key's third number.
-        mask_size: side of the targets.
-        stride: input pixels per cell of ``ignore`` and of full-resolution targets.
+        targets: what the network wants to learn from.
         seed: of the augmentations.
         training: see above.
         max_roi_jitter_ratio: mask boxes' edges move by up to this share of the box, below 0.5;
@@ -64,17 +58,10 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             box alone). 0 = off; never outside training.
         roi_jitter_mode: see :func:`deepmac.data.transforms.jitter.jitter_boxes`.
         roi_jitter_share: of the boxes that are moved.
-        box_margin: targets reach this share of the box's side beyond it, on each side.
         max_objects: of a training sample, drawn anew each time; None = all there are.
         min_visible: objects of which the crop leaves less than this share of the box are left out
             of training.
-        mask_resolution: ``crop``: targets within ``mask_boxes``; ``map``: over the whole canvas in
-            cells of ``stride``, (n, h, w).
         min_box_size: in input pixels.
-        original: train on what the TensorFlow original does: crowd regions are objects like
-            others, slivers of objects stay however small, targets come from masks that moved along
-            as whole pixels, and those of ``map`` are uint8 pixels of the whole input, (n, H, W).
-            Takes a transform of ``transforms_original``.
     """
 
     def __init__(
@@ -85,26 +72,22 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         masked_category_ids: frozenset[int],
         model_masks: ModelMasks = "weigh",
         transform: v2.Transform | Sequence[v2.Transform],
-        mask_size: int = 32,
-        stride: int = 4,
+        targets: TargetSpec = TargetSpec(),  # noqa: B008 - frozen
         seed: int = 0,
         training: bool,
         max_roi_jitter_ratio: float = 0.0,
         roi_jitter_mode: JitterMode = "default",
         roi_jitter_share: float = 1.0,
-        box_margin: float = 0.0,
         max_objects: int | None = None,
         min_visible: float = 0.0,
-        mask_resolution: MaskResolution = "crop",
         min_box_size: float = 1.0,
-        original: bool = False,
     ) -> None:
         if not 0 <= max_roi_jitter_ratio < 0.5:
             raise ConfigError(
                 f"max_roi_jitter_ratio={max_roi_jitter_ratio} is outside 0 <= ratio < 0.5, beyond "
                 "which a box could turn inside out; choose a smaller one."
             )
-        if max_roi_jitter_ratio and mask_resolution == "map":
+        if max_roi_jitter_ratio and targets.full_resolution:
             raise ConfigError(
                 f"max_roi_jitter_ratio={max_roi_jitter_ratio} moves boxes that masks are cut by, "
                 "but masks of full resolution are not cut; set it to 0."
@@ -113,27 +96,38 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         self.label_of = dict(label_of)
         self.masked_category_ids = masked_category_ids
         self.model_masks: ModelMasks = model_masks
-        self.transforms = [transform] if isinstance(transform, v2.Transform) else list(transform)
-        self.mask_size = mask_size
-        self.stride = stride
+        self.transforms = list(transform) if isinstance(transform, Sequence) else [transform]
+        self.targets = targets
         self.seed = seed
         self.training = training
         self.max_roi_jitter_ratio = max_roi_jitter_ratio if training else 0.0
         self.roi_jitter_mode: JitterMode = roi_jitter_mode
         self.roi_jitter_share = roi_jitter_share
-        self.box_margin = box_margin
         self.max_objects = max_objects
         self.min_visible = min_visible
-        self.mask_resolution: MaskResolution = mask_resolution
         self.min_box_size = min_box_size
-        self.original = original
         self.points_per_object = most_points(index)
         self.exhaustive = bool(index.table.exhaustive.all())
+
+    @staticmethod
+    def training_transform(size: int, **settings: Any) -> v2.Transform:
+        """The augmentations and the padded square of ``size`` pixels."""
+        return training_transform(size, **settings)
+
+    @staticmethod
+    def evaluation_transform(size: int) -> v2.Transform:
+        """The padded square alone."""
+        return evaluation_transform(size)
+
+    @staticmethod
+    def choice(sample: Sample, slots: int) -> Tensor:
+        """Which objects stay where there are too many."""
+        return most_useful(sample, slots)
 
     def __len__(self) -> int:
         return len(self.index.images)
 
-    def __getitem__(self, key: Key) -> dict[str, Tensor]:
+    def __getitem__(self, key: Key) -> Sample:
         """The sample of an image, of ``(epoch, image)``, or of ``(epoch, image, batch)``.
 
         Raises:
@@ -141,10 +135,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         """
         epoch, position, batch = (*key, 0)[:3] if isinstance(key, tuple) else (0, key, 0)
         record = self.index.images[position]
-        crowds = [item for item in record.instances if item.iscrowd]
-        objects = [item for item in record.instances if not item.iscrowd]
-        if self.original and self.training:
-            crowds, objects = [], list(record.instances)
+        objects, crowds = self._objects(record)
         sample = self._read(record, objects)
         with _seeded(self.seed, epoch, position):
             sample = self._transform(epoch, batch)(sample)
@@ -158,10 +149,14 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
                     self.max_roi_jitter_ratio,
                     self.roi_jitter_mode,
                     geometry.canvas_size,
-                    original=self.original,
                     share=self.roi_jitter_share,
                 )
         return self._fields(record, objects, crowds, sample, boxes, mask_boxes)
+
+    def _objects(self, record: ImageRecord) -> tuple[list[Instance], list[Instance]]:
+        """What is learned and found, and the crowd regions."""
+        crowds = [item for item in record.instances if item.iscrowd]
+        return [item for item in record.instances if not item.iscrowd], crowds
 
     def _read(self, record: ImageRecord, objects: list[Instance]) -> dict[str, Any]:
         try:
@@ -170,14 +165,11 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             raise SampleError(str(error)) from None
         boxes = torch.tensor([item.box for item in objects], dtype=torch.float32).reshape(-1, 4)
         size = (record.height, record.width)
-        sample = {
+        return {
             "image": tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
             "geometry": Geometry.identity(*size),
         }
-        if self.original:
-            sample["pixels"] = SourcePixels.identity(*size)
-        return sample
 
     def _transform(self, epoch: int, batch: int) -> v2.Transform:
         if len(self.transforms) == 1:
@@ -188,8 +180,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
     def _visible(
         self, objects: list[Instance], boxes: Tensor, geometry: Geometry
     ) -> tuple[list[Instance], Tensor]:
-        sides = boxes[:, 2:] - boxes[:, :2]
-        keep = (sides > 0 if self.original else sides >= self.min_box_size).all(dim=1)
+        keep = self._large_enough(boxes[:, 2:] - boxes[:, :2]).all(dim=1)
         if self.min_visible > 0:
             left = geometry.to_original(boxes)
             whole = torch.tensor([item.box for item in objects], dtype=torch.float64).reshape(-1, 4)
@@ -199,6 +190,9 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             index = index[torch.randperm(len(index))[: self.max_objects]].sort().values
         return [objects[i] for i in index.tolist()], boxes[index]
 
+    def _large_enough(self, sides: Tensor) -> Tensor:
+        return sides >= self.min_box_size
+
     def _fields(
         self,
         record: ImageRecord,
@@ -207,13 +201,13 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         transformed: dict[str, Any],
         boxes: Tensor,
         mask_boxes: Tensor,
-    ) -> dict[str, Tensor]:
+    ) -> Sample:
         size = (record.height, record.width)
         geometry = transformed["geometry"]
-        ignore = ignore_map(crowds, geometry, size, self.stride)
+        ignore = ignore_map(crowds, geometry, size, self.targets.stride)
         mask_weights = torch.tensor([self._trust(item) for item in objects], dtype=torch.float32)
         mask_valid = mask_weights > 0
-        return {
+        sample: Sample = {
             "images": transformed["image"].as_subclass(Tensor),
             "true_sizes": torch.tensor(geometry.true_size),
             "boxes": boxes,
@@ -222,17 +216,17 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             "mask_valid": mask_valid,
             "mask_weights": mask_weights,
             "mask_boxes": mask_boxes,
-            "mask_targets": self._targets(
-                objects, mask_valid, mask_boxes, transformed, size, tuple(ignore.shape)
-            ),
+            "mask_targets": self._targets(objects, mask_valid, mask_boxes, transformed, size),
             "ignore": ignore,
             "image_ids": torch.tensor(record.id),
             "annotation_ids": _integers([item.id for item in objects]),
             "geometry": geometry.affine,
             "original_sizes": torch.tensor(size),
-            **({} if self.exhaustive else {"open_classes": open_classes(record, self.label_of)}),
-            **point_fields(objects, geometry, self.points_per_object),
         }
+        if not self.exhaustive:
+            sample["open_classes"] = open_classes(record, self.label_of)
+        sample.update(point_fields(objects, geometry, self.points_per_object))  # type: ignore[typeddict-item]
+        return sample
 
     def _trust(self, item: Instance) -> float:
         """Weight of an object's mask loss: 1 for a person's mask, a model's score for its own."""
@@ -250,34 +244,23 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         mask_boxes: Tensor,
         transformed: dict[str, Any],
         original_size: tuple[int, int],
-        map_size: tuple[int, ...],
     ) -> Tensor:
+        """(n, rows, columns) in 0..1; zeros for objects that are not ``mask_valid``."""
         geometry: Geometry = transformed["geometry"]
-        whole = self.mask_resolution == "map"
-        masked = [item for item, is_masked in zip(objects, mask_valid, strict=True) if is_masked]
-        rows, columns = self.mask_size, self.mask_size
-        dtype = torch.float32
-        if whole and self.original:
-            (rows, columns), dtype = geometry.canvas_size, torch.uint8
-        elif whole:
-            rows, columns = map_size
-            edges = [0.0, 0.0, float(columns * self.stride), float(rows * self.stride)]
-            mask_boxes = torch.tensor(edges).expand(len(objects), 4)
-        targets = torch.zeros(len(objects), rows, columns, dtype=dtype)
-        if not masked:
-            return targets
-        if self.original:
-            targets[mask_valid] = original_targets(
-                masked,
-                mask_boxes[mask_valid],
-                transformed["pixels"],
-                original_size,
-                None if whole else self.mask_size,
-            )
+        spec = self.targets
+        if spec.full_resolution:
+            height, width = geometry.canvas_size
+            grid = math.ceil(height / spec.stride), math.ceil(width / spec.stride)
+            edges = [0.0, 0.0, float(grid[1] * spec.stride), float(grid[0] * spec.stride)]
+            frames = torch.tensor(edges).expand(len(objects), 4)
         else:
-            frames = mask_boxes if whole else grow_boxes(mask_boxes, 1 + 2 * self.box_margin)
+            grid = spec.mask_size, spec.mask_size
+            frames = grow_boxes(mask_boxes, 1 + 2 * spec.box_margin)
+        targets = torch.zeros(len(objects), *grid)
+        masked = [item for item, is_masked in zip(objects, mask_valid, strict=True) if is_masked]
+        if masked:
             targets[mask_valid] = crop_targets(
-                masked, frames[mask_valid], geometry, original_size, (rows, columns)
+                masked, frames[mask_valid], geometry, original_size, grid
             )
         return targets
 

@@ -6,6 +6,7 @@ time, and samples one point per cell.)
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,8 +16,28 @@ from torch import Tensor
 from deepmac.data.annotations.coco import Instance, decode_mask, instance_rle
 from deepmac.data.annotations.segmentation import Rle, run_lengths
 from deepmac.data.transforms.geometry import Geometry
+from deepmac.nn.conventions import TODAY, Conventions
 
 _SMALLEST_CELL = 1e-6
+
+
+@dataclass(frozen=True)
+class TargetSpec:
+    """What a network wants to learn masks from; the data asks it.
+
+    Attributes:
+        mask_size: side of the targets.
+        stride: input pixels per cell of ``ignore`` and of full-resolution targets.
+        full_resolution: targets over the whole canvas in cells of ``stride``, not within boxes.
+        box_margin: targets reach this share of the box's side beyond it, on each side.
+        conventions: whose letterbox, augmentations and targets.
+    """
+
+    mask_size: int = 32
+    stride: int = 4
+    full_resolution: bool = False
+    box_margin: float = 0.0
+    conventions: Conventions = TODAY
 
 
 def crop_targets(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -16,31 +16,20 @@ from deepmac.class_map import ClassMap
 from deepmac.data.annotations.coco import CheckImages, CocoIndex, OnError
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances, ModelMasks
-from deepmac.data.original.transforms import (
-    original_evaluation_transform,
-    original_training_transform,
-)
+from deepmac.data.mask_targets import TargetSpec
+from deepmac.data.original.dataset import data_set_of
 from deepmac.data.sampler import EpochBatchSampler
 from deepmac.data.settings import Split, data_folder, read_annotations, read_classes
-from deepmac.data.transforms.compose import evaluation_transform, training_transform
 from deepmac.data.transforms.jitter import JitterMode
 from deepmac.data.transforms.windows import MIN_VISIBLE, window_transform
 from deepmac.errors import ConfigError, DataError
 from deepmac.lightning.console import say
 from deepmac.lightning.xla import device as xla
 from deepmac.models.weights import read_weight_file
-from deepmac.nn.conventions import Compat
 from deepmac.nn.ranges import PositiveInt, Range, Seed, Share, check_arguments
 
-ORIGINAL_MAX_BOXES = 100
-_MODEL_NAMES = {
-    "mask_size": "mask_size",
-    "box_margin": "box_margin",
-    "stride": "stride",
-    "compat": "compat",
-    "full_resolution_masks": "predict_full_resolution_masks",
-}
-"""Settings that follow one of Deep-MAC's, which may come from a checkpoint."""
+XLA_MAX_BOXES = 100
+_AUGMENTATIONS = ("flip", "color", "crop_scale", "scale_jitter")
 
 
 _Scale = Annotated[float, Range(0, 100, open_low=True)]
@@ -80,15 +69,8 @@ class CocoDataModule(pl.LightningDataModule):
             the scale it has in an input of ``image_size``; every batch draws one of the sides.
         window_scale: range of the factor on that scale.
         window_objects: objects of a window that are learned from, drawn at random; null = all.
-        mask_size: side of the mask targets: ``model.mask_size``.
-        box_margin: how far mask targets reach beyond boxes; follows ``model.box_margin``.
         mask_oversampling: mask targets are this many times finer; for Deep-MARC with
             ``train_boxes=proposals``, which cuts them anew.
-        full_resolution_masks: targets over the whole map instead of within boxes; follows
-            ``model.predict_full_resolution_masks``.
-        stride: must equal ``model.stride``.
-        compat: letterbox, augmentation and targets of the original, which also trains on crowd
-            regions and on 100 boxes an image, padding included; follows ``model.compat``.
         exhaustive: whether every object of the training images is annotated. Where not, a detector
             learns nothing from their unmarked places; single images are marked in the file
             (``"exhaustive": false``, or LVIS's lists).
@@ -129,12 +111,7 @@ class CocoDataModule(pl.LightningDataModule):
         windows: list[PositiveInt] | None = None,
         window_scale: tuple[_Scale, _Scale] = (0.6, 1.25),
         window_objects: PositiveInt | None = None,
-        mask_size: Annotated[int, Range(1, 4096)] = 32,
-        box_margin: Share = 0.0,
         mask_oversampling: Annotated[int, Range(1, 16)] = 1,
-        full_resolution_masks: bool = False,
-        stride: Literal[4, 8] = 4,
-        compat: Compat = None,
         exhaustive: bool = True,
         on_error: OnError = "stop",
         check_images: CheckImages = "header",
@@ -155,6 +132,7 @@ class CocoDataModule(pl.LightningDataModule):
         self.train_index: CocoIndex | None = None
         self.val_index: CocoIndex | None = None
         self.predict_index: CocoIndex | None = None
+        self.targets = TargetSpec()
         self._class_map: ClassMap | None = None
 
     @property
@@ -170,7 +148,8 @@ class CocoDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read and check the annotation files that the stage needs."""
-        self._follow_model()
+        module = None if self.trainer is None else self.trainer.lightning_module
+        self.targets = getattr(module, "targets", self.targets)
         if stage == "fit":
             self.train_index = self.train_index or self._read("train")
         if stage in ("fit", "validate", "test"):
@@ -202,10 +181,9 @@ class CocoDataModule(pl.LightningDataModule):
             seen = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore
             epoch, sampler.start_batch = divmod(seen, max(1, self.batches_per_epoch))
             sampler.set_epoch(epoch)
-        max_boxes = settings["max_boxes"]
-        if max_boxes is None and (settings["compat"] or xla.runs_on(self.trainer)):
-            # Padding enters the mask head's statistics there; on XLA a new shape is a new graph.
-            max_boxes = ORIGINAL_MAX_BOXES
+        max_boxes = settings["max_boxes"] or self.targets.conventions.max_boxes
+        if max_boxes is None and xla.runs_on(self.trainer):
+            max_boxes = XLA_MAX_BOXES  # a new shape is a new graph
         return self._loader(
             dataset,
             max_boxes=max_boxes,
@@ -216,7 +194,7 @@ class CocoDataModule(pl.LightningDataModule):
     def _training_transform(self) -> v2.Transform | list[v2.Transform]:
         settings = self.hparams
         size = settings["image_size"]
-        chosen = {name: settings[name] for name in ("flip", "color", "crop_scale")}
+        chosen = {name: settings[name] for name in _AUGMENTATIONS}
         if settings["windows"]:
             return [
                 window_transform(
@@ -228,14 +206,7 @@ class CocoDataModule(pl.LightningDataModule):
                 )
                 for side in settings["windows"]
             ]
-        if settings["compat"] is None:
-            return training_transform(size, **chosen, scale_jitter=settings["scale_jitter"])
-        if settings["scale_jitter"] is not None:
-            raise ConfigError(
-                f"data.scale_jitter={settings['scale_jitter']} is no augmentation of the original, "
-                f"which model.compat={settings['compat']} follows: set one of the two to null"
-            )
-        return original_training_transform(size, **chosen)
+        return self._kind.training_transform(size, **chosen)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -276,8 +247,8 @@ class CocoDataModule(pl.LightningDataModule):
         return self._evaluation_loader(self.predict_index)
 
     def _evaluation_loader(self, index: CocoIndex) -> DataLoader[Any]:
-        make = original_evaluation_transform if self.hparams["compat"] else evaluation_transform
-        dataset = self._dataset(index, training=False, transform=make(self.hparams["image_size"]))
+        transform = self._kind.evaluation_transform(self.hparams["image_size"])
+        dataset = self._dataset(index, training=False, transform=transform)
         rank, world_size = self._place()
         own = range(rank, len(dataset), world_size)
         max_boxes, batch_size = self.hparams["max_boxes"], self.hparams["val_batch_size"]
@@ -302,45 +273,35 @@ class CocoDataModule(pl.LightningDataModule):
         transform: v2.Transform | list[v2.Transform],
     ) -> CocoInstances:
         settings = self.hparams
-        return CocoInstances(
+        size = self.targets.mask_size * settings["mask_oversampling"]
+        return self._kind(
             index,
             label_of=self.class_map.label_of,
             masked_category_ids=self.class_map.masked_category_ids,
             model_masks=settings["model_masks"],
             transform=transform,
-            mask_size=settings["mask_size"] * settings["mask_oversampling"],
-            stride=settings["stride"],
+            targets=replace(self.targets, mask_size=size),
             seed=settings["seed"],
             training=training,
             max_roi_jitter_ratio=settings["max_roi_jitter_ratio"],
             roi_jitter_mode=settings["roi_jitter_mode"],
             roi_jitter_share=settings["roi_jitter_share"],
-            box_margin=settings["box_margin"],
             max_objects=settings["window_objects"] if training and settings["windows"] else None,
             min_visible=MIN_VISIBLE if training and settings["windows"] else 0.0,
-            mask_resolution="map" if settings["full_resolution_masks"] else "crop",
-            original=settings["compat"] is not None,
         )
 
-    def _follow_model(self) -> None:
-        """Take over settings of a Deep-MAC module, also those that this one was not made with."""
-        model = self._model_settings
-        if set(_MODEL_NAMES.values()) <= model.keys():
-            # Loggers refuse two modules that disagree, and compare what was saved.
-            self.save_hyperparameters({ours: model[name] for ours, name in _MODEL_NAMES.items()})
-
     @property
-    def _model_settings(self) -> Mapping[str, Any]:
-        module = None if self.trainer is None else self.trainer.lightning_module
-        return {} if module is None else module.hparams
+    def _kind(self) -> type[CocoInstances]:
+        return data_set_of(self.targets.conventions)
 
     def _slots_of_weights(self, classes: ClassMap) -> ClassMap:
-        """With ``compat``, the slots of the weights that training goes on from, unused ones too.
+        """The slots of the original's weights that training goes on from, unused ones too.
 
         The original's heatmaps have slots for ids that COCO gave up, and learn that they are empty.
         """
-        path = self._model_settings.get("init_from")
-        if self.hparams["compat"] is None or path is None:
+        module = None if self.trainer is None else self.trainer.lightning_module
+        path = None if module is None else module.hparams.get("init_from")
+        if self.targets.conventions.data == "today" or path is None:
             return classes
         stored = read_weight_file(path).class_map
         if stored is None:
@@ -363,7 +324,7 @@ class CocoDataModule(pl.LightningDataModule):
             dataset,
             num_workers=self._workers,
             collate_fn=partial(
-                collate, max_boxes=max_boxes, original=dataset.original, batch_size=fill_to
+                collate, max_boxes=max_boxes, choice=dataset.choice, batch_size=fill_to
             ),
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_one_thread,
@@ -390,7 +351,7 @@ class CocoDataModule(pl.LightningDataModule):
     def _report_max_boxes(self) -> None:
         limit, index = self.hparams["max_boxes"], self.train_index
         if limit is None and xla.runs_on(self.trainer):
-            limit = ORIGINAL_MAX_BOXES
+            limit = XLA_MAX_BOXES
         if limit is None or index is None:
             return
         over = [count - limit for count in _counts(index) if count > limit]

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from deepmac.data.batch import Batch
+from deepmac.data.mask_targets import TargetSpec
 from deepmac.evaluation.results import ImageResult
-from deepmac.lightning.module import NORMALIZATIONS, Batch, SegmentationModule
+from deepmac.lightning.module import NORMALIZATIONS, SegmentationModule
 from deepmac.lightning.optim.optimizer import OptimizerName
 from deepmac.lightning.optim.schedule import ScheduleShape
 from deepmac.lightning.prediction import predict_batch
@@ -88,6 +90,18 @@ class DeepMACModule(SegmentationModule):
         self.hparams["losses"] = asdict(options)
         self.keep_network_arguments(DeepMAC)
         self.criterion = criterion_of(options, conventions_of(self.hparams["compat"]))
+
+    @property
+    def targets(self) -> TargetSpec:
+        """See :class:`SegmentationModule`."""
+        settings = self.hparams
+        return TargetSpec(
+            mask_size=settings["mask_size"],
+            stride=settings["stride"],
+            full_resolution=settings["predict_full_resolution_masks"],
+            box_margin=settings["box_margin"],
+            conventions=conventions_of(settings["compat"]),
+        )
 
     def make_network(self, num_classes: int) -> DeepMAC:
         """See :class:`SegmentationModule`."""

@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from deepmac.data.batch import Batch
+from deepmac.data.mask_targets import TargetSpec
 from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
-from deepmac.lightning.module import NORMALIZATIONS, Batch, SegmentationModule
+from deepmac.lightning.module import NORMALIZATIONS, SegmentationModule
 from deepmac.lightning.optim.optimizer import OptimizerName
 from deepmac.lightning.optim.schedule import ScheduleShape
 from deepmac.lightning.prediction import predict_batch
@@ -110,6 +112,11 @@ class DeepMARCModule(SegmentationModule):
         self.hparams["losses"] = asdict(weights_of_losses)
         self.keep_network_arguments(DeepMARC)
 
+    @property
+    def targets(self) -> TargetSpec:
+        """See :class:`SegmentationModule`."""
+        return TargetSpec(mask_size=self.hparams["mask_size"])
+
     def make_network(self, num_classes: int) -> DeepMARC:
         """See :class:`SegmentationModule`."""
         return DeepMARC(
@@ -117,15 +124,6 @@ class DeepMARCModule(SegmentationModule):
             normalization=NORMALIZATIONS.get(self.hparams["normalization"] or ""),
             **self.network_arguments,
         )
-
-    def configure_model(self) -> None:
-        """See :class:`SegmentationModule`."""
-        super().configure_model()
-        if self._trainer is not None and self._data.hparams["full_resolution_masks"]:
-            raise ConfigError(
-                "data.full_resolution_masks=true is for Deep-MAC: Deep-MARC learns masks within "
-                "boxes, so set it to false"
-            )
 
     def setup(self, stage: str) -> None:
         """See :class:`SegmentationModule`."""
@@ -176,8 +174,13 @@ def targets_of(batch: Batch) -> list[dict[str, Tensor]]:
     """What the network's ``losses`` take, of a padded batch (see ``deepmac.data.collate``)."""
     targets = []
     for row, keep in enumerate(batch["valid"]):
-        names = ("boxes", "mask_boxes", "mask_targets", "mask_valid")
-        target = {name: batch[name][row][keep] for name in names}
-        target["labels"] = batch["labels"][row][keep] + 1  # 0 is the background
-        targets.append(target)
+        targets.append(
+            {
+                "boxes": batch["boxes"][row][keep],
+                "mask_boxes": batch["mask_boxes"][row][keep],
+                "mask_targets": batch["mask_targets"][row][keep],
+                "mask_valid": batch["mask_valid"][row][keep],
+                "labels": batch["labels"][row][keep] + 1,  # 0 is the background
+            }
+        )
     return targets

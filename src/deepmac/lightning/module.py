@@ -18,6 +18,8 @@ from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 
 from deepmac.class_map import ClassMap
+from deepmac.data.batch import Batch
+from deepmac.data.mask_targets import TargetSpec
 from deepmac.errors import ConfigError, one_sentence
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning import position
@@ -36,7 +38,6 @@ from deepmac.nn.norm import set_all_reduce, set_cross_replica
 from deepmac.nn.ranges import check_arguments
 from deepmac.nn.recompute import set_recompute
 
-Batch = Mapping[str, Tensor]
 NORMALIZATIONS = {"imagenet": IMAGENET, "centernet_bgr": CENTERNET_BGR}
 
 
@@ -105,6 +106,11 @@ class SegmentationModule(pl.LightningModule, ABC):
         Raises:
             ValueError: settings that do not go together.
         """
+
+    @property
+    @abstractmethod
+    def targets(self) -> TargetSpec:
+        """What ``hparams`` want of the data, before there is a network."""
 
     @abstractmethod
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:

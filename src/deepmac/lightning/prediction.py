@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from deepmac.class_map import ClassMap
+from deepmac.data.batch import Batch
 from deepmac.evaluation.results import ImageResult, image_result
 from deepmac.lightning.xla import device as xla
 from deepmac.nn.centernet import no_detections
@@ -23,7 +24,7 @@ _ON_HOST = ("annotation_ids", "valid", "geometry", "original_sizes", "image_ids"
 def predict_batch(
     network: SegmentationNetwork,
     stage: Any,
-    batch: Mapping[str, Tensor],
+    batch: Batch,
     class_map: ClassMap,
     *,
     min_score: float = 0.0,
@@ -58,7 +59,7 @@ def predict_batch(
             "scores": detections.scores,
             "labels": detections.labels,
             "wanted": wanted,
-            **{name: batch[name] for name in _ON_HOST},
+            **{name: cast("Mapping[str, Tensor]", batch)[name] for name in _ON_HOST},
         }
     )
     probabilities, given = host["probabilities"], host["given"]

@@ -17,6 +17,14 @@ _VALUES = {
     "mask_head=default": "mask_rcnn",
     "model.mask_head=default": "mask_rcnn",
 }
+_FOLLOWS = {
+    "data.mask_size": "model.mask_size",
+    "data.box_margin": "model.box_margin",
+    "data.stride": "model.stride",
+    "data.compat": "model.compat",
+    "data.full_resolution_masks": "model.predict_full_resolution_masks",
+}
+"""Settings that are gone: the data asks the model."""
 _LIGHTNING = "deepmac.lightning."
 _MODULES = {
     "evaluation_callback": "callbacks.evaluation",
@@ -64,6 +72,8 @@ def _new_names(name: str, value: str) -> Iterator[str]:
     group = next((known for known in WEAK_LOSSES if loss.startswith(f"{known}_")), None)
     if group is not None and loss != name:
         yield f"{name} is now model.losses.{group}.{loss.removeprefix(f'{group}_')}"
+    if name in _FOLLOWS:
+        yield f"there is no {name} any more: leave it out, the data follows {_FOLLOWS[name]}"
     if f"{name}={value}" in _VALUES:
         yield f"{name}={value} is now {name}={_VALUES[f'{name}={value}']}"
     if name.endswith("class_path") and value.startswith(_LIGHTNING):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepmac.data.batch import Batch
 from deepmac.losses.center_targets import CenterTargets, center_targets
 from deepmac.losses.options import LossOptions
 from deepmac.losses.second_view import SecondView, Teacher
@@ -43,7 +44,7 @@ class DeepMACCriterion(nn.Module):
         self,
         stages: Sequence[StageOutput],
         mask_logits: Sequence[Tensor],
-        batch: Mapping[str, Tensor],
+        batch: Batch,
         *,
         stride: int,
         full_resolution: bool = False,
@@ -99,7 +100,7 @@ class DeepMACCriterion(nn.Module):
         self,
         parts: dict[str, list[Tensor]],
         stages: Sequence[StageOutput],
-        batch: Mapping[str, Tensor],
+        batch: Batch,
         stride: int,
         objects: Tensor,
     ) -> None:
@@ -148,7 +149,7 @@ class DeepMACCriterion(nn.Module):
         loss = torch.where(target == 1.0, positive, negative)
         return -(loss * counted).sum()
 
-    def _mask(self, logits: Tensor, batch: Mapping[str, Tensor], full_resolution: bool) -> Tensor:
+    def _mask(self, logits: Tensor, batch: Batch, full_resolution: bool) -> Tensor:
         """The mean over mask-supervised instances, each times the trust in its mask."""
         weight = batch["mask_valid"].float()
         trust = batch.get("mask_weights", weight) * weight
@@ -157,9 +158,7 @@ class DeepMACCriterion(nn.Module):
             return (per_instance.sum(1) / weight.sum(1).clamp(min=1.0)).mean()
         return per_instance.sum() / self._count(weight)
 
-    def _per_instance(
-        self, logits: Tensor, batch: Mapping[str, Tensor], full_resolution: bool
-    ) -> Tensor:
+    def _per_instance(self, logits: Tensor, batch: Batch, full_resolution: bool) -> Tensor:
         """(B, N) dice, or cross-entropy averaged over pixels."""
         targets = batch["mask_targets"].float()
         counted = torch.ones_like(logits)

@@ -5,10 +5,10 @@ A grid covers a *frame*: the box that the mask head's crop was made with, or the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
+
+from deepmac.data.batch import Batch
 
 Grid = tuple[int, int]
 
@@ -49,7 +49,7 @@ def alone_in_class(
     return (covering < 1.5).to(boxes.dtype)
 
 
-def frames_of(batch: Mapping[str, Tensor], full_resolution: bool) -> Tensor:
+def frames_of(batch: Batch, full_resolution: bool) -> Tensor:
     """(B, N, 4) xyxy in input pixels: what the grids of mask logits cover."""
     boxes = batch["mask_boxes"]
     if not full_resolution:

@@ -5,13 +5,13 @@ Each class overrides what its parent does as it was meant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from deepmac.data.batch import Batch
 from deepmac.losses.color import cells_of, rgb_to_lab
 from deepmac.losses.criterion import DeepMACCriterion
 from deepmac.losses.grids import Grid, frames_of
@@ -53,7 +53,7 @@ class OriginalCriterion(DeepMACCriterion):
         self.weak = OriginalWeakLosses(options)
         self.second_view = OriginalSecondView(options)
 
-    def _mask(self, logits: Tensor, batch: Mapping[str, Tensor], full_resolution: bool) -> Tensor:
+    def _mask(self, logits: Tensor, batch: Batch, full_resolution: bool) -> Tensor:
         if full_resolution:
             height, width = batch["mask_targets"].shape[-2:]
             logits = original_resize(logits, (height, width))
@@ -73,11 +73,11 @@ class OriginalCriterion(DeepMACCriterion):
 class OriginalWeakLosses(WeakLosses):
     """Boxes a cell too wide, crops taken for whole inputs, zeros that hide negative logits."""
 
-    def inside(self, batch: Mapping[str, Tensor], grid: Grid, full_resolution: bool) -> Tensor:
+    def inside(self, batch: Batch, grid: Grid, full_resolution: bool) -> Tensor:
         """Cells of whole inputs, even for crops."""
         return original_inside_boxes(batch["boxes"], frames_of(batch, True), grid)
 
-    def alone(self, batch: Mapping[str, Tensor], grid: Grid, full_resolution: bool) -> Tensor:
+    def alone(self, batch: Batch, grid: Grid, full_resolution: bool) -> Tensor:
         """Of whole inputs, even for crops."""
         frames = frames_of(batch, True)
         return original_alone_in_class(
@@ -85,7 +85,7 @@ class OriginalWeakLosses(WeakLosses):
         )
 
     def box_consistency(
-        self, logits: Tensor, inside: Tensor, batch: Mapping[str, Tensor], full_resolution: bool
+        self, logits: Tensor, inside: Tensor, batch: Batch, full_resolution: bool
     ) -> Tensor:
         """Box-relative logits are cropped by the box once more."""
         if not full_resolution:
@@ -101,7 +101,7 @@ class OriginalWeakLosses(WeakLosses):
         self,
         logits: Tensor,
         inside: Tensor,
-        batch: Mapping[str, Tensor],
+        batch: Batch,
         full_resolution: bool,
         stride: int,
     ) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from deepmac.data.batch import Batch
 from deepmac.losses.options import WeakLossOptions
 from deepmac.losses.training_masks import training_boxes, training_mask_logits
 from deepmac.nn.deepmac import DeepMAC
@@ -57,7 +58,7 @@ class SecondView:
 
     @torch.no_grad()
     def teachers(
-        self, network: DeepMAC, batch: Mapping[str, Tensor], *, only_last_stage: bool = False
+        self, network: DeepMAC, batch: Batch, *, only_last_stage: bool = False
     ) -> list[Teacher]:
         """One more pass of the network, over randomly moved, scaled and flipped images.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from deepmac.data.batch import Batch
 from deepmac.nn.deepmac import DeepMAC, StageOutput
 
 
@@ -30,7 +31,7 @@ def training_mask_logits(
     return _ROWS[network.conventions.head_rows](network, stage, boxes, rows)
 
 
-def training_boxes(network: DeepMAC, batch: Mapping[str, Tensor]) -> Tensor:
+def training_boxes(network: DeepMAC, batch: Batch) -> Tensor:
     """(B, N, 4) boxes that masks are predicted in.
 
     Where boxes are jittered, the original moves those that cut the targets and forgets these.

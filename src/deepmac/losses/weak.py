@@ -7,12 +7,11 @@ was meant. Reference: ``deepmac_meta_arch.py``; box consistency is from BoxInst 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from deepmac.data.batch import Batch
 from deepmac.errors import ConfigError
 from deepmac.losses.color import color_consistency, lab_of_crops, lab_of_map
 from deepmac.losses.grids import Grid, alone_in_class, frames_of, inside_boxes
@@ -36,7 +35,7 @@ class WeakLosses:
     def __call__(
         self,
         logits: Tensor,
-        batch: Mapping[str, Tensor],
+        batch: Batch,
         *,
         full_resolution: bool,
         stride: int,
@@ -90,17 +89,17 @@ class WeakLosses:
             )
         return losses
 
-    def inside(self, batch: Mapping[str, Tensor], grid: Grid, full_resolution: bool) -> Tensor:
+    def inside(self, batch: Batch, grid: Grid, full_resolution: bool) -> Tensor:
         """(B, N, h, w) float, 1 in the cells of each box."""
         return inside_boxes(batch["boxes"], frames_of(batch, full_resolution), grid)
 
-    def alone(self, batch: Mapping[str, Tensor], grid: Grid, full_resolution: bool) -> Tensor:
+    def alone(self, batch: Batch, grid: Grid, full_resolution: bool) -> Tensor:
         """(B, N, h, w) float, 0 where another box of the class covers the cell too."""
         frames = frames_of(batch, full_resolution)
         return alone_in_class(batch["boxes"], batch["labels"], batch["valid"], frames, grid)
 
     def box_consistency(
-        self, logits: Tensor, inside: Tensor, batch: Mapping[str, Tensor], full_resolution: bool
+        self, logits: Tensor, inside: Tensor, batch: Batch, full_resolution: bool
     ) -> Tensor:
         """See :func:`box_consistency`."""
         return box_consistency(
@@ -118,7 +117,7 @@ class WeakLosses:
         self,
         logits: Tensor,
         inside: Tensor,
-        batch: Mapping[str, Tensor],
+        batch: Batch,
         full_resolution: bool,
         stride: int,
     ) -> Tensor:

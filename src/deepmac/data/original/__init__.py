@@ -1,1 +1,1 @@
-"""Data as the TensorFlow original makes it, for ``compat``."""
+"""Data as the TensorFlow original makes it, for ``model.compat``."""

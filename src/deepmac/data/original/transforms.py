@@ -24,6 +24,7 @@ from deepmac.data.transforms.color import (
 )
 from deepmac.data.transforms.compose import RandomColor, RandomSquareCrop, square_crop
 from deepmac.data.transforms.geometry import Geometry
+from deepmac.errors import ConfigError
 
 
 def original_training_transform(
@@ -32,8 +33,18 @@ def original_training_transform(
     flip: float = 0.5,
     color: bool = True,
     crop_scale: tuple[float, float] | None = (0.6, 1.3),
+    scale_jitter: tuple[float, float] | None = None,
 ) -> v2.Compose:
-    """As ``transforms.training_transform``, in the original's arithmetic."""
+    """As ``transforms.training_transform``, in the original's arithmetic.
+
+    Raises:
+        ConfigError: a scale jitter, which the original has none of.
+    """
+    if scale_jitter is not None:
+        raise ConfigError(
+            f"data.scale_jitter={scale_jitter} is no augmentation of the original, which "
+            "model.compat follows: set one of the two to null"
+        )
     steps: list[v2.Transform] = []
     if flip > 0:
         steps.append(v2.RandomHorizontalFlip(flip))

@@ -24,7 +24,6 @@ def jitter_boxes(
     mode: JitterMode,
     canvas_size: tuple[int, int],
     *,
-    original: bool = False,
     share: float = 1.0,
 ) -> Tensor:
     """Move each edge of boxes by up to ``ratio`` of the box's width or height.
@@ -36,8 +35,6 @@ def jitter_boxes(
             opposite edges alike, which keeps the centre, and ``..._symmetric_xy`` both axes by
             the same share.
         canvas_size: (height, width) that results are clipped to; symmetric modes stay symmetric.
-        original: up to ``ratio`` of the box's *half* side, as ``random_jitter_boxes`` of the
-            reference does it.
         share: of the boxes that are moved at all, each drawn for itself.
 
     Returns:
@@ -49,7 +46,7 @@ def jitter_boxes(
         draws = 2 * draws - 1
     elif mode.startswith("shrink"):
         draws = -draws
-    growth = 1 + draws * (ratio if original else 2 * ratio)
+    growth = 1 + draws * (2 * ratio)
     half, center = (boxes[:, 2:] - boxes[:, :2]) / 2, (boxes[:, 2:] + boxes[:, :2]) / 2
     height, width = canvas_size
     limits = torch.tensor([width, height], dtype=boxes.dtype)
