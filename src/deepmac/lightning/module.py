@@ -82,7 +82,9 @@ class SegmentationModule(pl.LightningModule, ABC):
             raise TypeError(f"{kind.__name__} takes no argument {', '.join(sorted(unknown))}")
         defaults = {name: entry.default for name, entry in parameters.items()}
         self.save_hyperparameters({**defaults, **self.hparams})
-        own = inspect.signature(type(self)).parameters
+        # A subclass may hand everything on.
+        kinds = [k for k in type(self).__mro__ if issubclass(k, SegmentationModule)]
+        own = {name for k in kinds for name in inspect.signature(k).parameters}
         check_arguments("model", self.hparams, type(self))
         check_arguments("model", {n: v for n, v in self.hparams.items() if n not in own}, kind)
 
