@@ -12,6 +12,7 @@ from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule, targets_of
+from deepmac.lightning.optim.optimizer import build_optimizer
 from deepmac.lightning.systems import chosen_system
 from deepmac.models.files import card_of, load_model
 from deepmac.nn.deepmarc.model import DeepMARC
@@ -154,7 +155,7 @@ def test_half_precision__places_boxes_to_the_pixel():
 @pytest.mark.parametrize("kind", ["adam", "sgd"])
 def test_optimizer__is_the_one_asked_for(kind):
     built = module(optimizer=kind, weight_decay=4e-5)
-    optimizer = built.make_optimizer([{"params": list(built.parameters())}])
+    optimizer = build_optimizer([{"params": list(built.parameters())}], built.hparams)
     assert type(optimizer).__name__ == {"adam": "AdamW", "sgd": "SGD"}[kind]
     assert optimizer.defaults["weight_decay"] == 4e-5
 
