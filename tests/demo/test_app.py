@@ -209,6 +209,11 @@ def test_score__is_the_iou_to_expect_where_the_model_is_calibrated(model, file_o
     other = client.post(path, json={"boxes": BOXES[:1], "threshold": 0.3}).json()["objects"][0]
     assert other["iou"] is None  # nobody measured that
     assert other["area"] > one["area"]
+    edges = client.post(path, json={"boxes": BOXES[:1], "refine": "edges"}).json()["objects"][0]
+    assert edges["segmentation"] != one["segmentation"] and edges["iou"] is None
+    for wrong in ("more", 3, ["none"]):
+        body = {"boxes": BOXES[:1], "refine": wrong}
+        assert "none, edges, full" in refusal(client.post(path, json=body), 400)
     for wrong in (0, 1, "0.5", True, [1], -1):
         body = {"boxes": BOXES[:1], "threshold": wrong}
         assert "between 0 and 1" in refusal(client.post(path, json=body), 400)

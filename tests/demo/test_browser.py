@@ -393,3 +393,16 @@ def test_threshold__changes_the_masks(visit, file_of):
     assert page.locator("#threshold-value").text_content() == "0.62"
     assert page.locator("#canvas").screenshot() != before
     assert "160 × 110" in page.locator("#list .size").text_content()  # the box is where it was
+
+
+def test_refine__changes_the_masks(visit, file_of):
+    page = visit(**DESK)
+    load(page, file_of(200, 150))
+    drag(page, (20, 20), (180, 130))
+    masked(page, 1)
+    before = page.locator("#canvas").screenshot()
+    with page.expect_request(lambda request: '"refine":"edges"' in (request.post_data or "")):
+        page.select_option("#refine", "edges")
+    masked(page, 1)
+    page.wait_for_timeout(100)
+    assert page.locator("#canvas").screenshot() != before

@@ -15,6 +15,7 @@ from deepmac.demo.pictures import Picture
 from deepmac.errors import UserError
 from deepmac.label.masks.calibration import Calibration
 from deepmac.label.masks.records import raw_scores
+from deepmac.models.refining import REFINES, Refine
 from deepmac.predict.paste import masks_to_rles
 
 MAX_BOXES = 2000
@@ -60,10 +61,23 @@ def threshold_of(value: Any) -> float | None:
     return float(value)
 
 
+def refine_of(value: Any) -> Refine | None:
+    """The refinement that was asked for; None for the model's own.
+
+    Raises:
+        UserError: there is no such one.
+    """
+    if value is not None and value not in REFINES:
+        raise UserError(f"Masks are refined by one of {', '.join(REFINES)}.")
+    chosen: Refine | None = value
+    return chosen
+
+
 def instances(
     picture: Picture,
     boxes: NDArray[np.float64],
     threshold: float | None = None,
+    refine: Refine | None = None,
     calibration: Calibration | None = None,
 ) -> list[dict[str, Any]]:
     """Each box's mask and score, as the entries of a COCO annotation list.
@@ -72,7 +86,8 @@ def instances(
         picture: that the boxes are in.
         boxes: (N, 4) xyxy pixels.
         threshold: of the pixels' probability; None for the model's own.
-        calibration: of the model; it holds for the model's own threshold only.
+        refine: see ``deepmac.models.refining``; None for the model's own.
+        calibration: of the model; it holds for the model's own settings only.
 
     Returns:
         N dicts of ``bbox`` (xywh pixels), ``area``, ``score`` (mean probability within the
@@ -84,6 +99,8 @@ def instances(
     predictor, model = picture.predictor, picture.predictor.model
     own = predictor.threshold
     threshold = own if threshold is None else threshold
+    refine = predictor.refine if refine is None else refine
+    as_measured = abs(threshold - own) < 1e-6 and refine == predictor.refine
     found = []
     for start in range(0, len(boxes), _BOXES_PER_STEP):
         some = boxes[start : start + _BOXES_PER_STEP]
@@ -93,14 +110,14 @@ def instances(
         scores = np.where(inside, crops, 0).sum(axis=(1, 2)) / counts
         raw = raw_scores(crops, threshold)
         rles = masks_to_rles(
-            predictor.refined(crops, some, threshold),
+            predictor.refined(crops, some, threshold, refine),
             model.mask_frames(torch.from_numpy(some)),
             picture.height,
             picture.width,
             threshold,
             model.conventions.paste_rule,
         )
-        calibrated = calibration if abs(threshold - own) < 1e-6 else None
+        calibrated = calibration if as_measured else None
         for (x0, y0, x1, y1), score, value, rle in zip(
             some.tolist(), scores, raw.tolist(), rles, strict=True
         ):

@@ -22,6 +22,7 @@ from deepmac.demo.answers import (
     boxes_of,
     coco_json,
     instances,
+    refine_of,
     text_of,
     threshold_of,
 )
@@ -32,7 +33,8 @@ from deepmac.demo.guard import Answer, Bodies, Headers, OwnPage, Queue
 from deepmac.demo.pictures import Gallery, Limits, Picture, PictureError
 from deepmac.errors import UserError
 from deepmac.label.masks.calibration import Calibration
-from deepmac.models.files import Network, own_threshold
+from deepmac.models.files import Network, own_refine, own_threshold
+from deepmac.models.refining import REFINES
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -130,6 +132,8 @@ class _Server:
                     "boxes": MAX_BOXES,
                 },
                 "threshold": own_threshold(self.gallery.model),
+                "refine": own_refine(self.gallery.model),
+                "refines": list(REFINES),
                 "calibrated": self.calibration is not None,
                 "example": {"file_name": FILE_NAME, "boxes": list(BOXES)},
                 "job": self.corrections is not None,
@@ -227,7 +231,10 @@ class _Server:
         picture = self.gallery.get(request.path_params["name"])
         boxes = boxes_of(wanted.get("boxes"), picture)
         threshold = threshold_of(wanted.get("threshold"))
-        objects = await self._run(lambda: instances(picture, boxes, threshold, self.calibration))
+        refine = refine_of(wanted.get("refine"))
+        objects = await self._run(
+            lambda: instances(picture, boxes, threshold, refine, self.calibration)
+        )
         return picture, objects, wanted
 
     async def _json(self, request: Request, limit: int) -> dict[str, Any]:

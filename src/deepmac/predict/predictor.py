@@ -112,7 +112,11 @@ class Predictor:
         return BoxMasks(self._paste(finer, given), scores, given, self._image)
 
     def refined(
-        self, crops: Floats, boxes: NDArray[np.float64], threshold: float | None = None
+        self,
+        crops: Floats,
+        boxes: NDArray[np.float64],
+        threshold: float | None = None,
+        refine: Refine | None = None,
     ) -> Floats:
         """What the masks are made of: :meth:`predict_crops` of (N, 4) boxes, refined as set."""
         return finer_crops(
@@ -120,7 +124,7 @@ class Predictor:
             crops,
             boxes,
             self._image,
-            refine=self.refine,
+            refine=self.refine if refine is None else refine,
             threshold=self.threshold if threshold is None else threshold,
             image_size=self.image_size,
         )

@@ -258,7 +258,6 @@ const DOES = {
   undo: page.undo, redo: page.redo, fit: page.fit,
   back: () => page.go(-1), on: () => page.go(1),
   closer: () => page.zoom(1.25), further: () => page.zoom(0.8),
-  own: () => { $("threshold").value = Math.round(100 * state.about.threshold); $("threshold").dispatchEvent(new Event("input")); },
   ...Object.fromEntries(Object.entries(downloads).map(([name, job]) => [name, () => trying(job)])),
 };
 
@@ -285,6 +284,12 @@ $("threshold").addEventListener("input", () => {
   if (current()) changed();
 });
 
+$("refine").addEventListener("input", () => {
+  state.refine = $("refine").value;
+  remember();
+  if (current()) changed();
+});
+
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   $("stage").classList.add("over");
@@ -306,14 +311,16 @@ new ResizeObserver(() => { view.resize(); redraw(); }).observe($("stage"));
 
 const started = trying(async () => {
   state.about = await (await ask("about")).json();
-  const { model, limits, threshold, job } = state.about;
-  recall(threshold);
+  const { model, limits, job } = state.about;
+  recall(state.about);
   $("model").textContent = model && `model: ${model}`;
   $("limits").textContent =
     `JPEG, PNG, WebP, TIFF, BMP or GIF, up to ${limits.megabytes} MB and ${limits.megapixels} million pixels.`;
   $("opacity").value = 100 * state.strength;
   $("threshold").value = Math.round(100 * state.threshold);
   $("threshold-value").textContent = state.threshold.toFixed(2);
+  $("refine").replaceChildren(...state.about.refines.map((name) => new Option(name, name)));
+  $("refine").value = state.refine;
   update();
   if (job) {
     const { pictures, file } = await jobPictures();

@@ -9,7 +9,7 @@ const KEPT = 600; // masks of a picture, beyond which those of no step go
 
 let busy = false;
 
-const keyOf = (box) => `${box.xyxy} ${state.threshold}`;
+const keyOf = (box) => `${box.xyxy} ${state.threshold} ${state.refine}`;
 
 // {segmentation, iou, score, shape} or null while there is none.
 export function maskOf(entry, box) {
@@ -36,7 +36,7 @@ export async function fetchMasks(entry, seen = () => {}) {
     const asked = wanted.slice(0, AT_ONCE), keys = asked.map(keyOf);
     try {
       const response = await withPicture(entry, (id) => post(`pictures/${id}/masks`,
-        { boxes: asked.map(({ xyxy }) => xyxy), threshold: state.threshold }));
+        { boxes: asked.map(({ xyxy }) => xyxy), threshold: state.threshold, refine: state.refine }));
       const { objects } = await response.json();
       objects.forEach(({ segmentation, iou, score }, index) =>
         entry.masks.set(keys[index], { segmentation, iou, score }));

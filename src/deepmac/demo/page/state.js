@@ -8,6 +8,7 @@ export const state = {
   at: -1, // which one is shown
   classes: [], // names that were typed or loaded
   threshold: 0.5,
+  refine: "none",
   strength: 0.5,
 };
 
@@ -35,13 +36,13 @@ export async function trying(job) {
 // ---- remembered for the next visit ----
 
 export function remember() {
-  const { classes, threshold, strength } = state;
+  const { classes, threshold, refine, strength } = state;
   try {
-    localStorage.setItem("deepmac", JSON.stringify({ classes, threshold, strength }));
+    localStorage.setItem("deepmac", JSON.stringify({ classes, threshold, refine, strength }));
   } catch { /* a browser that keeps nothing */ }
 }
 
-export function recall(own) {
+export function recall({ threshold: own, refine, refines }) {
   let kept = {};
   try {
     kept = JSON.parse(localStorage.getItem("deepmac")) ?? {};
@@ -49,6 +50,7 @@ export function recall(own) {
   const share = (value, otherwise) => (value > 0 && value <= 1 ? value : otherwise);
   state.classes = Array.isArray(kept.classes) ? kept.classes.map(String) : [];
   state.threshold = share(kept.threshold, own);
+  state.refine = refines.includes(kept.refine) ? kept.refine : refine;
   state.strength = share(kept.strength, 0.5);
 }
 
