@@ -32,9 +32,11 @@ commands
   label       boxes in, masks out           deepmac label --model M --images DIR --boxes B --out OUT
   export      a model as ONNX or torch      deepmac export MODEL --format onnx --out DIR
   demo        draw boxes, see masks         deepmac demo --model M
+  settings    groups and their choices      deepmac settings experiment
+  study       table of a sweep of heads     deepmac study runs/mask_head_study
 
-settings come from the Hydra tree conf/ (groups: experiment, model, backbone, mask_head, data,
-split, trainer, callbacks, logger, debug), or from one flat file:
+settings come from a Hydra tree (`deepmac settings`; your own choices: --config-dir DIR; a sweep:
+deepmac fit -m model.lr=1e-3,5e-4), or from one flat file:
   deepmac fit experiment=custom --print_config > run.yaml
   deepmac fit --config run.yaml --trainer.max_epochs=1
 `deepmac COMMAND --help` lists every setting.
@@ -47,6 +49,8 @@ _TOOLS = {
     "label": "deepmac.label.command",
     "export": "deepmac.export",
     "demo": "deepmac.demo",
+    "settings": "deepmac.lightning.choices",
+    "study": "deepmac.study.__main__",
 }
 
 
@@ -124,10 +128,18 @@ def train(config: DictConfig) -> float | None:
 def _trainer_command(command: str, arguments: list[str]) -> int:
     """Words with a leading dash go to LightningCLI, the others to Hydra."""
     from deepmac.lightning.cli import run
-    from deepmac.lightning.compose import compose, lightning_config, run_directory
+    from deepmac.lightning.compose import (
+        compose,
+        lightning_config,
+        run_directory,
+        take_config_dir,
+    )
     from deepmac.lightning.going_on import remember_command
 
     remember_command(["deepmac", command, *arguments])
+    if command == "fit" and {"-m", "--multirun"} & set(arguments):
+        return _sweep(arguments)
+    arguments, config_dirs = take_config_dir(arguments)
     overrides, options = _sort(arguments)
     if any(option == "--config" or option.startswith(("--config=", "-c")) for option in options):
         if overrides:
@@ -137,7 +149,7 @@ def _trainer_command(command: str, arguments: list[str]) -> int:
             )
         run(command, None, options, run_directory(None))
         return 0
-    config, run_dir = compose(overrides)
+    config, run_dir = compose(overrides, config_dirs)
     chosen = ("model", "experiment", "backbone", "mask_head")
     own_model = any(
         word.lstrip("+~").split("=")[0].split(".")[0].split("@")[0] in chosen for word in overrides
@@ -146,16 +158,28 @@ def _trainer_command(command: str, arguments: list[str]) -> int:
     return 0
 
 
+def _sweep(arguments: Sequence[str]) -> int:
+    """As ``python train.py -m``, for those who have no ``train.py``."""
+    import hydra
+
+    from deepmac.lightning.compose import config_tree
+
+    sys.argv[1:] = words_for_hydra(arguments)
+    hydra.main(version_base="1.3", config_path=str(config_tree()), config_name="train")(train)()
+    return 0
+
+
 def _check_data(arguments: list[str]) -> int:
     from deepmac.check_data.check import check_data, print_report
-    from deepmac.lightning.compose import compose
+    from deepmac.lightning.compose import compose, take_config_dir
 
+    arguments, config_dirs = take_config_dir(arguments)
     overrides, options = _sort(arguments)
     if options:
         raise ConfigError(f"check-data takes no option {options[0]!r}; settings are key=value")
     if not any(word.startswith(("data=", "experiment=")) for word in overrides):
         overrides = ["experiment=custom", *overrides]
-    config, run_dir = compose(overrides)
+    config, run_dir = compose(overrides, config_dirs)
     report = check_data(config.data, run_dir)
     print_report(report)
     return 1 if report.problems else 0

@@ -26,8 +26,33 @@ def config_tree() -> Path:
     raise ConfigError(f"the settings folder conf/ is missing beside {package}: reinstall deepmac")
 
 
-def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
+def take_config_dir(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """The arguments without ``--config-dir DIR``, and these folders of settings.
+
+    Raises:
+        ConfigError: a folder that is not there.
+    """
+    rest: list[str] = []
+    folders: list[Path] = []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in ("--config-dir", "-cd"):
+            rest.append(word)
+            continue
+        folder = Path(value if equals else next(words, "")).expanduser().absolute()
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir {folder}: no such folder")
+        folders.append(folder)
+    return rest, folders
+
+
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> tuple[DictConfig, Path]:
     """The configuration of some overrides, and the run directory it names.
+
+    Args:
+        overrides: of Hydra's grammar; see :func:`~deepmac.lightning.overrides.prepared`.
+        config_dirs: folders with groups and choices beside ours.
 
     Raises:
         ConfigError: an override names something that the tree does not have.
@@ -39,9 +64,13 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     from omegaconf.errors import OmegaConfBaseException
 
     check_words(overrides)
+    words = prepared(overrides)
+    if config_dirs:
+        found = ", ".join(f"'file://{folder}'" for folder in config_dirs)
+        words.append(f"hydra.searchpath=[{found}]")
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(config_tree())):
-            config = hydra_compose("train", overrides=prepared(overrides), return_hydra_config=True)
+            config = hydra_compose("train", overrides=words, return_hydra_config=True)
         # Interpolations below `hydra` look here; Lightning must not, so it is emptied again.
         HydraConfig.instance().set_config(config)
         try:
