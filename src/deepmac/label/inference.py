@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from deepmac.errors import DataError, UserError
 from deepmac.label.loading import BatchDataset, LabelBatch
 from deepmac.label.masks.records import Floats, MaskOptions, mask_records, raw_scores
+from deepmac.label.masks.turned import Turned
 from deepmac.label.network import box_probabilities, paste_frames, paste_rule
 from deepmac.label.parts import Parts, writable
 from deepmac.label.plan import OnError, Plan
@@ -113,13 +114,14 @@ class PartWriter:
                 mine = finer_crops(
                     self.network,
                     mine,
-                    boxes,
+                    batch.places[number],
                     batch.pictures[number],
                     refine=self.options.refine,
                     threshold=self.options.threshold,
                     image_size=self.image_size,
                 )
-            records = mask_records(mine, frames, task.size, rule, self.options, scores)
+            turned = Turned(boxes, task.degrees) if task.degrees.any() else None
+            records = mask_records(mine, frames, task.size, rule, self.options, scores, turned)
             for row, record in zip(task.rows.tolist(), records, strict=True):
                 lap("paste")
                 _write_line(self._file, {"row": row, **record})
@@ -128,7 +130,7 @@ class PartWriter:
             self._file = None
             self._stack.pop_all().close()
             lap("write")
-        return len(batch.tasks) + len(batch.errors), start
+        return batch.finished, start
 
     def abandon(self, error: BaseException) -> None:
         """Drop an unfinished part."""
@@ -205,15 +207,25 @@ class LabelModule(pl.LightningModule):
         self.watch.seconds["decode"] += batch.seconds
         crops: Floats = np.zeros((0, 1, 1), dtype=np.float32)
         if batch.images is not None and batch.valid.any():
-            crops = box_probabilities(
-                self.network,
-                batch.images.to(self.device),
-                batch.boxes.to(self.device),
-                batch.valid.to(self.device),
-                self.watch.laps(),
-            )
+            crops = np.concatenate([self._crops(batch, some) for some in self._at_once(batch)])
         self._finish(2)
         self._waiting.append(self._thread.submit(self.writer.write, batch, crops, self.watch))
+
+    def _at_once(self, batch: LabelBatch) -> list[slice]:
+        """A picture with many views goes through the network a few at a time."""
+        step = self.loader["batch_size"]
+        return [slice(start, start + step) for start in range(0, len(batch.tasks), step)]
+
+    def _crops(self, batch: LabelBatch, some: slice) -> Floats:
+        assert batch.images is not None
+        longest = max(1, int(batch.valid[some].sum(dim=1).max()))
+        return box_probabilities(
+            self.network,
+            batch.images[some].to(self.device),
+            batch.boxes[some, :longest].to(self.device),
+            batch.valid[some, :longest].to(self.device),
+            self.watch.laps(),
+        )
 
     def on_predict_end(self) -> None:
         """Everything is on disk, everywhere."""
@@ -244,6 +256,7 @@ def label_parts(
     workers: int = 0,
     on_error: OnError = "stop",
     restart: bool = False,
+    tiles: bool = False,
     trainer: dict[str, Any] | None = None,
     watch: Stopwatch | None = None,
     quiet: bool = False,
@@ -260,6 +273,7 @@ def label_parts(
         workers: processes that decode pictures; 0 decodes in this one.
         on_error: what an unreadable picture does.
         restart: see :meth:`Parts.open`.
+        tiles: see :func:`deepmac.label.views.views_of`.
         trainer: arguments of Lightning's ``Trainer`` (devices and the like).
         watch: gets the seconds of each stage.
         quiet: no progress.
@@ -285,6 +299,7 @@ def label_parts(
             "conventions": network.conventions,
             "box_margin": options.box_margin,
             "keep_pictures": options.refine != "none",
+            "tiles": tiles,
         },
         workers=workers,
         restart=restart,

@@ -74,6 +74,7 @@ def label(
             workers=settings.workers,
             on_error=settings.on_error,
             restart=settings.restart,
+            tiles=settings.tiles,
             trainer=settings.trainer,
             watch=watch,
             quiet=settings.quiet,
@@ -245,6 +246,7 @@ class _Job:
             "boxes_format": self.plan.boxes.format,
             "format": settings.format,
             "tighten_boxes": settings.tighten_boxes,
+            "tiles": settings.tiles,
             **self.choice.identity(),
             **asdict(self.masks),
         }

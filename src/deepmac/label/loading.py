@@ -16,25 +16,32 @@ from torch.utils.data import Dataset
 from deepmac.data.images import ImageFileError, read_image
 from deepmac.label.masks.records import enlarged
 from deepmac.label.plan import ImageTask
+from deepmac.label.views import View, cut, put_upright, views_of
 from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.predict.letterbox import letterbox
+
+VIEWS_AT_ONCE = 32
+"""Views of one picture that are made from one decoding, where a picture has many."""
 
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """Some images of one part.
+    """Some views of the images of one part.
 
     Attributes:
         part: its number.
         last: whether it is the part's last batch.
-        tasks: those whose picture could be read.
-        images: (B, 3, S, S), or None when there are none.
-        asked: for each task (n, 4) xyxy in the picture's pixels, with the margin.
-        boxes: (B, N, 4) the same in input pixels.
-        valid: (B, N) bool.
-        errors: (task, kind, sentence) of the others.
+        tasks: for each view of a picture that could be read, the image with the view's boxes.
+        images: (V, 3, S, S), or None when there are none.
+        asked: for each view (n, 4) xyxy in the picture's pixels, with the margin; of a turned box
+            before it is turned.
+        boxes: (V, N, 4) the same in input pixels.
+        valid: (V, N) bool.
+        errors: (task, kind, sentence) of the other views.
+        finished: how many images have their last view here.
         seconds: spent here.
-        pictures: (H, W, 3) uint8 of each task, where masks are refined with them.
+        pictures: (H, W, 3) uint8 that each view shows, where masks are refined with them.
+        places: (n, 4) xyxy boxes in those.
     """
 
     part: int
@@ -45,14 +52,17 @@ class LabelBatch:
     boxes: Tensor
     valid: Tensor
     errors: list[tuple[ImageTask, str, str]] = field(default_factory=list)
+    finished: int = 0
     seconds: float = 0.0
     pictures: list[NDArray[np.uint8]] = field(default_factory=list)
+    places: list[NDArray[np.float64]] = field(default_factory=list)
 
 
 class _Share(NamedTuple):
     part: int
     last: bool
-    tasks: list[ImageTask]
+    views: list[View]
+    finished: int
 
 
 class BatchDataset(Dataset[LabelBatch]):
@@ -60,11 +70,12 @@ class BatchDataset(Dataset[LabelBatch]):
 
     Args:
         parts: by number.
-        batch_size: images of one part that go through the network together.
+        batch_size: views of one part that go through the network together.
         image_size: side of the network's input, pixels.
         conventions: the network's.
         box_margin: see ``MaskOptions``.
-        keep_pictures: give the decoded pictures too.
+        keep_pictures: give what the views show too.
+        tiles: see :func:`deepmac.label.views.views_of`.
     """
 
     def __init__(
@@ -76,17 +87,23 @@ class BatchDataset(Dataset[LabelBatch]):
         conventions: Conventions = TODAY,
         box_margin: float = 0.0,
         keep_pictures: bool = False,
+        tiles: bool = False,
     ) -> None:
         self.keep_pictures = keep_pictures
         self.image_size, self.conventions, self.box_margin = image_size, conventions, box_margin
         self.shares: list[_Share] = []
+        self._decoded: tuple[ImageTask, NDArray[np.uint8]] | None = None
         for number in sorted(parts):
-            tasks = parts[number]
-            starts = range(0, len(tasks), batch_size)
-            self.shares += [
-                _Share(number, start == starts[-1], tasks[start : start + batch_size])
-                for start in starts
+            views = [
+                views_of(task, image_size, tiles=tiles, margin=box_margin) for task in parts[number]
             ]
+            ends = set(np.cumsum([len(some) for some in views]).tolist())
+            flat = [view for some in views for view in some]
+            step = batch_size if len(flat) == len(views) else max(batch_size, VIEWS_AT_ONCE)
+            for start in range(0, len(flat), step):
+                stop = min(start + step, len(flat))
+                finished = sum(end in ends for end in range(start + 1, stop + 1))
+                self.shares.append(_Share(number, stop == len(flat), flat[start:stop], finished))
 
     def __len__(self) -> int:
         return len(self.shares)
@@ -97,23 +114,24 @@ class BatchDataset(Dataset[LabelBatch]):
         share = self.shares[index]
         good: list[ImageTask] = []
         images, asked, scaled = [], [], []
-        errors, pictures = [], []
-        for task in share.tasks:
+        errors, pictures, places = [], [], []
+        for view in share.views:
+            task = view.task
             try:
-                pixels = read_image(task.path, task.size)
+                pixels = self._pixels(task)
             except ImageFileError as error:
                 errors.append((task, error.kind, str(error)))
                 continue
-            entry = letterbox(pixels, self.image_size, self.conventions)
-            boxes = enlarged(task.boxes, self.box_margin, task.size)
-            width, height = task.size
-            sides = np.array([width, height] * 2, dtype=np.float64)
+            shown, boxes, within = self._shown(view, pixels)
+            entry = letterbox(shown, self.image_size, self.conventions)
             good.append(task)
-            if self.keep_pictures:
-                pictures.append(pixels)
             images.append(entry.image)
             asked.append(boxes)
-            scaled.append(boxes / sides * np.array([*entry.true_size[::-1]] * 2))
+            sides = np.tile(np.array(shown.shape[1::-1], dtype=np.float64), 2)
+            scaled.append(within / sides * np.array([*entry.true_size[::-1]] * 2))
+            if self.keep_pictures:
+                pictures.append(shown)
+                places.append(within)
         padded, valid = _padded(scaled)
         return LabelBatch(
             share.part,
@@ -124,9 +142,30 @@ class BatchDataset(Dataset[LabelBatch]):
             padded,
             valid,
             errors,
+            share.finished,
             time.perf_counter() - started,
             pictures,
+            places,
         )
+
+    def _pixels(self, task: ImageTask) -> NDArray[np.uint8]:
+        """The picture; one that has many views is decoded once."""
+        if self._decoded is None or self._decoded[0].position != task.position:
+            self._decoded = None
+            self._decoded = task, read_image(task.path, task.size)
+        return self._decoded[1]
+
+    def _shown(
+        self, view: View, pixels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
+        """What the network is shown; the boxes in the picture, and the boxes in what is shown."""
+        task = view.task
+        if task.degrees.any():
+            boxes = enlarged(task.boxes, self.box_margin)
+            shown, within = put_upright(view, pixels, boxes, self.image_size)
+            return shown, boxes, within
+        boxes = enlarged(task.boxes, self.box_margin, task.size)
+        return cut(view, pixels), boxes, boxes - np.tile(view.window[:2], 2)
 
 
 def _padded(boxes: Sequence[NDArray[np.float64]]) -> tuple[Tensor, Tensor]:

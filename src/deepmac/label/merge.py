@@ -114,7 +114,7 @@ def collect(plan: Plan, parts: Parts) -> Labelled:
     part_of, offset = np.full(count, -1, dtype=np.int64), np.zeros(count, dtype=np.int64)
     raw = np.full(count, np.nan)
     empty: list[int] = []
-    errors: list[tuple[str, str, list[int]]] = []
+    unread: dict[tuple[str, str], list[int]] = {}
     for number in sorted(plan.parts):
         if not parts.is_done(number, plan.parts[number]):
             raise UserError(
@@ -128,7 +128,7 @@ def collect(plan: Plan, parts: Parts) -> Labelled:
                 record = json.loads(line)
                 missing.difference_update(record.get("rows") or [record.get("row")])
                 if "error" in record:
-                    errors.append((record["kind"], record["error"], record["rows"]))
+                    unread.setdefault((record["kind"], record["error"]), []).extend(record["rows"])
                 elif not record["area"]:
                     empty.append(record["row"])
                     raw[record["row"]] = 0.0
@@ -138,4 +138,5 @@ def collect(plan: Plan, parts: Parts) -> Labelled:
                 position += len(line)
         if missing:
             raise UserError(f"{parts.path(number)} is damaged: start again with --restart")
+    errors = [(kind, sentence, rows) for (kind, sentence), rows in unread.items()]
     return Labelled(plan, parts, part_of, offset, raw, empty, errors)

@@ -158,7 +158,7 @@ def image_stamp(tasks: Iterable[ImageTask]) -> str:
         except OSError:
             state = "missing"
         digest.update(f"{task.position} {task.path.name} {task.size} {state}\n".encode())
-        digest.update(task.rows.tobytes() + task.boxes.tobytes())
+        digest.update(task.rows.tobytes() + task.boxes.tobytes() + task.degrees.tobytes())
     return digest.hexdigest()
 
 

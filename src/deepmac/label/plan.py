@@ -7,7 +7,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -18,6 +18,7 @@ from deepmac.data.annotations.box_file import BoxFile
 from deepmac.data.annotations.pictures import picture_sizes, require_folder
 from deepmac.data.annotations.problems import Problem, describe_kinds
 from deepmac.data.annotations.segmentation import find_fault, is_absent
+from deepmac.data.annotations.turned import turned_box
 from deepmac.data.images import MAX_PIXELS, ImageFileError, check_image
 from deepmac.errors import DataError
 from deepmac.label.choice import TOO_MANY, Choice, is_of_model
@@ -39,6 +40,8 @@ class ImageTask:
         size: (width, height).
         rows: (n,) int64 positions in the content's ``annotations``.
         boxes: (n, 4) float64 xyxy in pixels; may reach out of the image.
+        degrees: (n,) float64, by which each box is turned about its centre, clockwise on the
+            screen; none is turned by default.
     """
 
     position: int
@@ -46,6 +49,17 @@ class ImageTask:
     size: tuple[int, int]
     rows: NDArray[np.int64]
     boxes: NDArray[np.float64]
+    degrees: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        if len(self.degrees) != len(self.rows):
+            object.__setattr__(self, "degrees", np.zeros(len(self.rows)))
+
+    def some(self, rows: NDArray[np.int64]) -> ImageTask:
+        """The same image with some of its boxes."""
+        return replace(
+            self, rows=self.rows[rows], boxes=self.boxes[rows], degrees=self.degrees[rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -55,8 +69,8 @@ class Plan:
     Attributes:
         boxes: the box file.
         image_dir: folder of the pictures.
-        parts: tasks in the order of the images, those of ``IMAGES_PER_PART`` neighbours together;
-            the number of a part depends on the image's position alone.
+        parts: tasks in the order of the images, those of some neighbours together; the number of
+            a part depends on the image's position alone.
         left_alone: how many annotations get no mask and why, faults not counted.
         problems: faulty items; they get no mask.
         faulty: how many annotations are left out by them.
@@ -90,6 +104,7 @@ def make_plan(
     *,
     choice: Choice | None = None,
     trust_sizes: bool = True,
+    images_per_part: int = IMAGES_PER_PART,
 ) -> Plan:
     """Check every box and sort out those that get a mask.
 
@@ -105,6 +120,7 @@ def make_plan(
         trust_sizes: False compares the sizes that the file declares for images with masks with the
             pictures themselves, for outputs in which those masks are drawn. (The picture of a box
             is compared in any case, when it is decoded.)
+        images_per_part: neighbours whose masks are put on disk together.
 
     Raises:
         DataError: the image folder does not exist; or ``on_error`` is ``stop`` and there are
@@ -117,7 +133,7 @@ def make_plan(
     planner.read_annotations()
     if not trust_sizes:
         planner.compare_sizes()
-    parts = planner.parts()
+    parts = planner.parts(images_per_part)
     if planner.problems and on_error == "stop":
         raise DataError(_stop_message(planner.problems))
     return Plan(
@@ -140,6 +156,10 @@ def _stop_message(problems: list[Problem]) -> str:
     return f"{first}{more}; --on-error skip labels the rest"
 
 
+_Found = tuple[int, tuple[float, ...], float]
+"""Row, xyxy box, degrees."""
+
+
 @dataclass
 class _Planner:
     boxes: BoxFile
@@ -150,7 +170,7 @@ class _Planner:
     faulty: int = 0
     position_of: dict[Any, int] = field(default_factory=dict)
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
-    found: dict[int, list[tuple[int, list[float]]]] = field(default_factory=dict)
+    found: dict[int, list[_Found]] = field(default_factory=dict)
     rows: dict[int, array[int]] = field(default_factory=dict)
     drawn: set[int] = field(default_factory=set)  # images with masks
     names: dict[int | str, str] = field(default_factory=dict)
@@ -236,7 +256,7 @@ class _Planner:
                 self.faulty += 1
                 self._add(fault[0], f"{where} {fault[1]}")
 
-    def parts(self) -> dict[int, list[ImageTask]]:
+    def parts(self, images_per_part: int) -> dict[int, list[ImageTask]]:
         """Tasks by part, without the images whose file is missing."""
         parts: dict[int, list[ImageTask]] = {}
         for position in sorted(self.found):
@@ -247,15 +267,16 @@ class _Planner:
                 self.problems.append(Problem("missing image", message, path))
                 self.faulty += len(self.found[position])
                 continue
-            rows, boxes = zip(*self._best(self.found[position]), strict=True)
+            rows, boxes, degrees = zip(*self._best(self.found[position]), strict=True)
             task = ImageTask(
                 position,
                 path,
                 self.sizes[position],
                 np.array(rows, dtype=np.int64),
                 np.array(boxes, dtype=np.float64),
+                np.array(degrees, dtype=np.float64),
             )
-            parts.setdefault(position // IMAGES_PER_PART, []).append(task)
+            parts.setdefault(position // images_per_part, []).append(task)
         return parts
 
     def _sort(self, row: int, fields: dict[str, Any], position: int) -> tuple[str, str] | None:
@@ -277,15 +298,26 @@ class _Planner:
         if reason := self.choice.refuses(fields):
             self.left_alone[reason] += 1
             return None
-        if fields.get("bbox") in (None, []):
+        if fields.get("bbox") in (None, []) and fields.get("corners") is None:
             self.left_alone[_NO_BOX] += 1
             return None
         if size is None:
             return "box of an unreadable image", "belongs to an image that has no size."
+        try:
+            turned = turned_box(fields)
+        except ValueError as error:
+            return "malformed box", f"{error}; correct it."
+        if turned is not None:
+            left, top, right, bottom = turned.hull
+            hull = _checked_box([left, top, right - left, bottom - top], size)
+            if isinstance(hull[0], str):
+                return hull  # type: ignore[return-value]
+            self.found.setdefault(position, []).append((row, turned.box, turned.degrees))
+            return None
         box = _checked_box(fields["bbox"], size)
         if isinstance(box[0], str):
             return box  # type: ignore[return-value]
-        self.found.setdefault(position, []).append((row, list(box)))  # type: ignore[arg-type]
+        self.found.setdefault(position, []).append((row, box, 0.0))  # type: ignore[arg-type]
         return None
 
     def compare_sizes(self) -> None:
@@ -302,12 +334,12 @@ class _Planner:
                 self.faulty += len(self.found.pop(position, ()))
                 del self.sizes[position]
 
-    def _best(self, found: list[tuple[int, list[float]]]) -> list[tuple[int, list[float]]]:
+    def _best(self, found: list[_Found]) -> list[_Found]:
         """Those within ``--max-per-image``."""
         if self.choice.max_per_image is None:
             return found
         annotations = self.boxes.content["annotations"]
-        kept = self.choice.best([annotations[row] for row, _ in found])
+        kept = self.choice.best([annotations[row] for row, *_ in found])
         if len(kept) < len(found):
             self.left_alone[TOO_MANY] += len(found) - len(kept)
         return [found[n] for n in kept]

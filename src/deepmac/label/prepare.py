@@ -13,7 +13,7 @@ from deepmac.data.annotations.read_boxes import read_boxes
 from deepmac.errors import ConfigError, DataError, UserError
 from deepmac.label.choice import Choice, read_choice
 from deepmac.label.parts import writable
-from deepmac.label.plan import Plan, make_plan
+from deepmac.label.plan import IMAGES_PER_PART, Plan, make_plan
 from deepmac.label.settings import FOLDER_FORMATS, LabelSettings
 
 
@@ -49,7 +49,12 @@ def prepare(settings: LabelSettings) -> Prepared:
     choice = read_choice(settings, boxes)
     drawn = settings.is_folder or settings.format == "labelstudio"
     plan = make_plan(
-        boxes, settings.images, settings.on_error, choice=choice, trust_sizes=not drawn
+        boxes,
+        settings.images,
+        settings.on_error,
+        choice=choice,
+        trust_sizes=not drawn,
+        images_per_part=1 if settings.tiles else IMAGES_PER_PART,
     )
     return Prepared(settings, choice, plan)
 

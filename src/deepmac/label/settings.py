@@ -71,6 +71,8 @@ class Masks:
     """masks
 
     Attributes:
+        tiles: look at large pictures in tiles too, down to the side of the network's input: for
+            objects that are small in them.
         box_margin: look beyond loose or tight boxes by this share of their sides.
         tighten_boxes: write each mask's own box.
         largest_component: drop all but a mask's largest part.
@@ -84,6 +86,7 @@ class Masks:
             write the calibration to the model's folder or to --out.
     """
 
+    tiles: bool = False
     box_margin: float = 0.0
     tighten_boxes: bool = False
     largest_component: bool = False

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from deepmac.label.masks.calibration import SCORE_DECIMALS
 from deepmac.label.masks.components import fill_holes, largest_component
 from deepmac.label.masks.polygons import coco_polygons, mask_polygons
+from deepmac.label.masks.turned import Turned, turned_rle
 from deepmac.models.refining import Refine
 from deepmac.nn.conventions import PasteRule
 from deepmac.predict.paste import mask_to_rle, masks_to_rles
@@ -42,11 +43,11 @@ class MaskOptions:
     refine: Refine = "none"
 
 
-def enlarged(boxes: Boxes, margin: float, size: tuple[int, int]) -> Boxes:
+def enlarged(boxes: Boxes, margin: float, size: tuple[int, int] | None = None) -> Boxes:
     """(n, 4) xyxy boxes with a margin of that share of their sides, clipped to (width, height)."""
     grow = (boxes[:, 2:] - boxes[:, :2]) * margin
     wide = np.concatenate([boxes[:, :2] - grow, boxes[:, 2:] + grow], axis=1)
-    return np.clip(wide, 0, np.tile(np.array(size, dtype=np.float64), 2))
+    return wide if size is None else np.clip(wide, 0, np.tile(np.array(size, dtype=np.float64), 2))
 
 
 def raw_scores(probabilities: Floats, threshold: float = 0.5) -> NDArray[np.float64]:
@@ -77,6 +78,7 @@ def mask_records(
     rule: PasteRule,
     options: MaskOptions,
     scores: NDArray[np.float64] | None = None,
+    turned: Turned | None = None,
 ) -> Iterator[dict[str, Any]]:
     """One record for each box, in order: plain values for JSON.
 
@@ -90,12 +92,16 @@ def mask_records(
         rule: of the network.
         options: see there.
         scores: (n,) raw scores; None takes those of the probabilities.
+        turned: boxes that are turned; ``boxes`` are then the regions before that.
     """
     width, height = size
     if scores is None:
         scores = raw_scores(probabilities, options.threshold)
-    for one, box, score in zip(probabilities, boxes, scores.tolist(), strict=True):
-        rle = masks_to_rles(one[None], box[None], height, width, options.threshold, rule)[0]
+    for n, (one, box, score) in enumerate(zip(probabilities, boxes, scores.tolist(), strict=True)):
+        if turned is None:
+            rle = masks_to_rles(one[None], box[None], height, width, options.threshold, rule)[0]
+        else:
+            rle = turned_rle(one, box, turned.of(n), (height, width), options.threshold)
         if options.largest_component or options.fill_holes:
             rle = _cleaned(rle, options)
         record: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 from urllib.parse import quote
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from deepmac.label.choice import is_of_model
 from deepmac.label.masks.calibration import SCORE_DECIMALS
+from deepmac.label.masks.polygons import Ring
 from deepmac.label.merge import Labelled, LabelledImage
 from deepmac.label.writers.job import Writing
 from deepmac.label.writers.objects import rings_of
@@ -40,7 +41,10 @@ def _task(image: LabelledImage, labelled: Labelled, how: Writing, version: str) 
         if record is not None:
             score = round(how.score(record["raw"]), SCORE_DECIMALS)
         by_model = record is not None or is_of_model(entry)
-        regions = _regions(image, entry, record, name)
+        if image.size is None:
+            continue
+        rings = rings_of(entry, record, image.size)
+        regions = polygon_regions(rings, image.size, name, entry["id"])
         if by_model and isinstance(score, int | float):
             regions = ({**region, "score": score} for region in regions)
         (ours if by_model else theirs).extend(regions)
@@ -57,24 +61,30 @@ def _task(image: LabelledImage, labelled: Labelled, how: Writing, version: str) 
     return task
 
 
-def _regions(
-    image: LabelledImage, entry: dict[str, Any], record: dict[str, Any] | None, name: str
+def polygon_regions(
+    rings: Iterable[Ring], size: tuple[int, int], name: str, annotation_id: Any
 ) -> Iterator[dict[str, Any]]:
-    if image.size is None:
-        return
-    for part, ring in enumerate(rings_of(entry, record, image.size)):
+    """Label Studio's regions of one object.
+
+    Args:
+        rings: its outlines in pixels.
+        size: (width, height) of the picture.
+        name: of its class.
+        annotation_id: what the regions of the object share.
+    """
+    for part, ring in enumerate(rings):
         yield {
-            "id": f"{entry['id']}-{part}",
+            "id": f"{annotation_id}-{part}",
             "type": "polygonlabels",
             "from_name": FROM_NAME,
             "to_name": TO_NAME,
-            "original_width": image.size[0],
-            "original_height": image.size[1],
+            "original_width": size[0],
+            "original_height": size[1],
             "image_rotation": 0,
             "value": {
-                "points": np.round(ring / np.array(image.size) * 100, 4).tolist(),
+                "points": np.round(ring / np.array(size) * 100, 4).tolist(),
                 "closed": True,
                 "polygonlabels": [name],
             },
-            "meta": {"annotation_id": entry["id"]},
+            "meta": {"annotation_id": annotation_id},
         }
