@@ -1,19 +1,30 @@
 """Reading one image file as RGB, whatever its mode, depth or EXIF rotation."""
 
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from deepmac.errors import DataError
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused (Pillow's own warning line: a quarter GiB of RGB)."""
 
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "GIF", "JPEG2000", "AVIF", "PPM")
+"""What pictures may be. Pillow knows more, some of which start other programs (EPS)."""
+
+# Colour profiles of printers have megabytes; Pillow's own limit is one.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 1 << 26
+
+_LARGEST_RATIO = 8 * 1032  # pixels a byte: deflate's best, of one bit each
+_ROWS_AT_ONCE = 256
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -56,10 +67,10 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
             has more than ``MAX_PIXELS`` pixels.
     """
     path = Path(path)
-    with _explained(path), path.open("rb") as file, _open(file, path) as image:
+    with open_image(path) as image:
         image.load()  # before EXIF: a PNG is decoded for that too, and its errors would be lost
         orientation = _orientation_to_apply(image, path, expected_size)
-        pixels = _to_rgb(image, path)
+        pixels = to_rgb(image, path)
         if orientation in _TRANSPOSES:
             pixels = pixels.transpose(_TRANSPOSES[orientation])
         return np.array(pixels)
@@ -75,9 +86,11 @@ def check_image(path: str | Path, expected_size: tuple[int, int], *, decode: boo
     if decode:
         read_image(path, expected_size)
         return
-    with _explained(path), path.open("rb") as file, _open(file, path) as image:
+    with _explained(path), _opened(path) as file, _open(file, path) as image:
         if image.size != expected_size:
             _orientation_to_apply(image, path, expected_size)
+        if image.mode == "F":
+            raise _unknown_depth(path, "floating-point")
         ending = _END_OF_FILE.get(image.format or "", b"")
         file.seek(0, 2)
         file.seek(max(0, file.tell() - 64))
@@ -85,6 +98,8 @@ def check_image(path: str | Path, expected_size: tuple[int, int], *, decode: boo
             file.seek(0)
             with _open(file, path) as again:
                 again.load()
+        elif image.mode == "I":
+            to_rgb(image, path)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -94,18 +109,58 @@ def image_size(path: str | Path) -> tuple[int, int]:
         ImageFileError: the file is missing, no image, or too large.
     """
     path = Path(path)
-    with _explained(path), path.open("rb") as file, _open(file, path) as image:
+    with open_image(path) as image:
         swaps = _orientation_to_apply(image, path, None) in _SWAPS_SIDES
         width, height = image.size
         return (height, width) if swaps else (width, height)
 
 
+def raw_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of the stored pixels, EXIF rotation not applied; reads the header.
+
+    Raises:
+        ImageFileError: the file is missing, no image, or too large.
+    """
+    with open_image(path) as image:
+        return image.size
+
+
+@contextmanager
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """A picture opened by Pillow, its header read and checked, and every fault one sentence.
+
+    Raises:
+        ImageFileError: the file is missing, no image, or too large, or what is done with it fails.
+    """
+    path = Path(path)
+    with _explained(path), _opened(path) as file, _open(file, path) as image:
+        yield image
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise ImageFileError("unreadable image", f"image {path} is {kind}; check the file_name.")
+    with path.open("rb") as file:
+        yield file
+
+
 def _open(file: BinaryIO, path: Path) -> Image.Image:
-    image = Image.open(file)
+    image = Image.open(file, formats=_known_formats())
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise _too_large(path, f"has {width} x {height} pixels")
+    if image.format == "PNG" and width * height > _LARGEST_RATIO * os.fstat(file.fileno()).st_size:
+        text = f"image {path} says {width} x {height} pixels but is too short to hold them"
+        raise ImageFileError("unreadable image", f"{text}; copy or download it again.")
     return image
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _orientation_to_apply(
@@ -113,7 +168,8 @@ def _orientation_to_apply(
 ) -> int:
     """The EXIF orientation (1 = leave as it is) that leads to the expected size."""
     try:
-        tag = image.getexif().get(_ORIENTATION_TAG, 1)
+        # Pillow turns a TIFF by itself, and its header's size is the turned one.
+        tag = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # Pillow lets many kinds through; a broken EXIF block turns nothing
         tag = 1
     orientation = tag if isinstance(tag, int) and tag in _TRANSPOSES else 1
@@ -131,14 +187,30 @@ def _orientation_to_apply(
     )
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def to_rgb(image: Image.Image, path: str | Path = "given") -> Image.Image:
+    """Any picture as 8-bit RGB: the one conversion for files, PIL images and the demo.
+
+    Alpha is dropped, not blended; 16-bit greyscale is scaled to 8 bit (65535 becomes 255). The EXIF
+    rotation is another matter.
+
+    Args:
+        image: of any mode.
+        path: for the message.
+
+    Raises:
+        ImageFileError: its values have no known range (floating point, 32 bits).
+    """
     if image.mode == "RGB":
         return image
     if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.size and (values.min() < 0 or values.max() > 0xFFFF):
             raise _unknown_depth(path, "32-bit integer")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+        scaled = np.empty(values.shape, dtype=np.uint8)
+        for start in range(0, len(values), _ROWS_AT_ONCE):  # whole, it would take eight times more
+            rows = values[start : start + _ROWS_AT_ONCE].astype(np.uint32)
+            scaled[start : start + _ROWS_AT_ONCE] = (rows + 128) // 257
+        return Image.fromarray(scaled).convert("RGB")
     if image.mode == "F":
         raise _unknown_depth(path, "floating-point")
     if image.mode in ("P", "PA"):  # Pillow warns when palette transparency is dropped in one step
@@ -146,7 +218,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _unknown_depth(path: Path, what: str) -> ImageFileError:
+def _unknown_depth(path: str | Path, what: str) -> ImageFileError:
     return ImageFileError(
         "unreadable image",
         f"image {path} holds {what} pixels without a known range; "

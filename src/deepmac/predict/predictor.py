@@ -216,7 +216,9 @@ def to_rgb(picture: Any) -> NDArray[np.uint8]:
 
         return read_image(picture)
     if isinstance(picture, Image.Image):
-        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+        from deepmac.data.images import to_rgb as converted
+
+        return np.array(converted(ImageOps.exif_transpose(picture)))
     if isinstance(picture, Tensor):
         tensor = picture.detach().cpu()
         if tensor.ndim != 3 or tensor.shape[0] != 3:
