@@ -213,7 +213,8 @@ def test_check_data__reports_classes_that_differ_between_the_sets(tmp_path: Path
     path.write_text(json.dumps(content))
     report = check_data({"root": root}, tmp_path / "out")
     assert [problem.kind for problem in report.problems] == ["classes differ"]
-    assert 'category 1 is "dog" here but "cat" in' in report.problems[0].message
+    assert "has objects of 1 classes" in report.problems[0].message
+    assert '("dog")' in report.problems[0].message
 
 
 def test_check_data__with_classes_that_do_not_exist_is_a_config_error(tmp_path: Path) -> None:

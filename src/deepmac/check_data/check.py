@@ -4,18 +4,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from deepmac.data.annotations.coco import read_coco
+from deepmac.data.annotations.coco import UnusableSet
 from deepmac.data.annotations.index import CocoIndex
-from deepmac.data.annotations.locate import locate_coco
 from deepmac.data.annotations.problems import Problem, count_kinds
 from deepmac.data.annotations.records import ImageRecord, decode_mask
 from deepmac.data.images import read_image
+from deepmac.data.settings import read_annotations
 from deepmac.data.splits import Split, make_split
 from deepmac.data.statistics import Statistics, count
 from deepmac.drawing import class_color, draw_instances, image_grid, save_png
-from deepmac.errors import DataError
+from deepmac.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,18 +71,21 @@ def check_data(settings: Mapping[str, Any], out_dir: str | Path) -> Report:
     for name in ("train", "val"):
         try:
             sets[name] = _read(name, root, settings)
+            found.extend(sets[name].problems)
         except DataError as error:
             place = settings.get(f"{name}_json") or root or "."
             found.append(Problem("unusable set", str(error), Path(place)))
-        else:
-            found.extend(sets[name].problems)
+            if isinstance(error, UnusableSet):
+                found.extend(error.problems)
+                if error.index is not None:
+                    sets[name] = error.index
     if len(sets) == 2:
         found.extend(_compare(sets["train"], sets["val"]))
     split = None
     picture = None
     if sets:
-        spec = settings.get("masked_classes")
-        split = make_split("annotated" if spec is None else spec, sets.get("train") or sets["val"])
+        split, fault = _split(settings.get("masked_classes"), sets.get("train") or sets["val"])
+        found.extend(fault)
         picture, undrawn = _draw(sets, split, out_dir / "check_data.png")
         found.extend(undrawn)
     return Report(
@@ -101,6 +104,8 @@ def print_report(report: Report, console: "Console | None" = None) -> None:
     from rich.console import Console
 
     console = console or Console()
+    for source in dict.fromkeys(index.source for index in report.sets.values()):
+        console.print(f"Read: {source}", markup=False, highlight=False, soft_wrap=True)
     if report.statistics:
         console.print(_sets_table(report))
         console.print(_classes_table(report))
@@ -115,14 +120,40 @@ def print_report(report: Report, console: "Console | None" = None) -> None:
         if problems:
             kinds = ", ".join(f"{kind}: {number}" for kind, number in count_kinds(problems).items())
             console.print(f"{title}: {len(problems)} ({kinds})", markup=False)
+    for line in _advice(report):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not report.problems:
-        console.print("No problems found.", style="green")
+        words = "No problems found" + (", but see the notes." if report.notes else ".")
+        console.print(words, style="yellow" if report.notes else "green")
     if report.picture:
         console.print(
             f"Picture: {report.picture} (dashed boxes: classes without masks in training)",
             markup=False,
             soft_wrap=True,
         )
+
+
+_MENDS = {
+    "mask is only its box": "data.rectangle_masks=mask takes them as masks",
+    "box and mask disagree": "data.mismatched_masks=drop leaves these masks out",
+    "class of crowd regions only": "data.crowds=objects reads them as objects",
+    "turned boxes": "data.format=yolo-seg reads them as outlines",
+    "outlines of four corners": "data.format=yolo-obb reads them as turned boxes",
+    "validation set held out": "data.val_share=0 trains on all images",
+}
+
+
+def _advice(report: Report) -> list[str]:
+    """What mends or drops what was found, and how much of the data it is."""
+    objects = sum(s.objects for s in report.statistics.values())
+    lines = []
+    for kind, number in count_kinds(report.notes).items():
+        if kind in _MENDS:
+            share = f" ({number / objects:.0%} of the objects)" if objects and number > 1 else ""
+            lines.append(f"{kind}: {number}{share}; {_MENDS[kind]}")
+    if any(p.kind != "unusable set" for p in report.problems):
+        lines.append("data.on_error=drop leaves out what is faulty, and counts it")
+    return lines
 
 
 def _root(settings: Mapping[str, Any]) -> Path | None:
@@ -136,37 +167,45 @@ def _root(settings: Mapping[str, Any]) -> Path | None:
         return ensure_shapes(root, **given)
     if root is None:
         return Path(".") if settings.get("train_json") else None
-    return Path(root)
+    return Path(root).expanduser()
 
 
-def _read(name: str, root: Path | None, settings: Mapping[str, Any]) -> CocoIndex:
-    json_path, image_dir = locate_coco(
-        root, name, json=settings.get(f"{name}_json"), image_dir=settings.get("image_dir")
-    )
-    return read_coco(
-        json_path,
-        image_dir,
-        on_error="drop",
-        check_images=settings.get("check_images") or "header",
-    )
+def _split(spec: Any, index: CocoIndex) -> tuple[Split, list[Problem]]:
+    """Seen and unseen classes; a set without a single mask has none seen, and that is a line."""
+    if spec not in (None, "annotated"):
+        return make_split(spec, index), []
+    try:
+        return make_split("annotated", index), []
+    except ConfigError as error:
+        text = f"{index.json_path}: {error}"
+        problem = Problem("no masks", text, index.json_path, is_note=True)
+        return Split(frozenset(), frozenset(index.category_ids)), [problem]
+
+
+def _read(
+    name: Literal["train", "val"], root: Path | None, settings: Mapping[str, Any]
+) -> CocoIndex:
+    if root is None:
+        raise DataError(
+            f"no place to look for the {name} set; give the folder of the data set (data.root) or "
+            "its annotation files."
+        )
+    source = "shapes" if settings.get("source") == "shapes" else "coco"
+    given = {**settings, "root": root, "source": source, "on_error": "drop"}
+    if source == "shapes":  # drawn already
+        given["source"] = "coco"
+    return read_annotations(given, name)
 
 
 def _compare(train: CocoIndex, val: CocoIndex) -> list[Problem]:
     """Faults that only show when both sets are looked at."""
-    problems = []
-    trained = {category.id: category.name for category in train.categories}
-    for category in val.categories:
-        name = trained.get(category.id)
-        if name != category.name:
-            difference = f'"{name}" in' if name else "not listed in"
-            problems.append(
-                Problem(
-                    "classes differ",
-                    f'{val.json_path}: category {category.id} is "{category.name}" here but '
-                    f"{difference} {train.json_path}; give both files the same categories.",
-                    val.json_path,
-                )
-            )
+    problems: list[Problem] = []
+    try:
+        aligned = val.aligned_with(train.categories, str(train.json_path))
+    except DataError as error:
+        problems.append(Problem("classes differ", str(error), val.json_path))
+    else:
+        problems += aligned.problems[len(val.problems) :]
     training_files = {os.path.abspath(image.path) for image in train.images}
     for image in val.images:
         if os.path.abspath(image.path) in training_files:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 from deepmac.class_map import ClassMap
-from deepmac.data.annotations.coco import CocoIndex, read_coco
+from deepmac.data.annotations.coco import CocoIndex
+from deepmac.data.annotations.layout import Found, Place, find, image_folder
 from deepmac.data.annotations.locate import locate_coco
+from deepmac.data.annotations.problems import Problem
+from deepmac.data.annotations.read_boxes import read_set
 from deepmac.data.annotations.reading import Reading
 from deepmac.data.shapes.data_set import ensure_shapes
 from deepmac.data.splits import masked_category_ids
 from deepmac.errors import ConfigError, DataError
 
 Split = Literal["train", "val", "predict"]
+VAL_SHARE = 0.1
 Settings = Mapping[str, Any]
 """Arguments of :class:`~deepmac.lightning.datamodule.CocoDataModule` by name."""
 
@@ -25,7 +32,7 @@ def data_folder(settings: Settings) -> Path:
     Raises:
         ConfigError: no setting says where the data is, or pictures would be drawn into it.
     """
-    if settings["source"] == "shapes":
+    if settings.get("source") == "shapes":
         if settings["root"] is not None:
             _check_draws_nothing_into(Path(settings["root"]))
         return ensure_shapes(
@@ -35,11 +42,9 @@ def data_folder(settings: Settings) -> Path:
             size=settings["shapes_size"],
             difficulty=settings["difficulty"],
         )
-    if settings["root"] is None and settings["train_json"] is None:
-        raise ConfigError(
-            "data.root is not set: give the folder that holds annotations/ and images/"
-        )
-    return Path(settings["root"] or ".")
+    if settings.get("root") is None and settings.get("train_json") is None:
+        raise ConfigError("data.root is not set: give the folder of the data set")
+    return Path(settings.get("root") or ".").expanduser()
 
 
 def _check_draws_nothing_into(root: Path) -> None:
@@ -52,18 +57,41 @@ def _check_draws_nothing_into(root: Path) -> None:
 
 
 def read_annotations(settings: Settings, split: Split) -> CocoIndex:
-    """Read and check the json of a split.
+    """Read and check a set.
+
+    Without a set for validation a share of the training images is held out for it: those whose
+    names have the smallest digests, so that more images move none.
 
     Raises:
         DataError: a file is missing or faulty.
     """
-    return read_coco(
-        *_located(settings, split),
-        on_error=settings["on_error"],
-        check_images=settings["check_images"],
+    place, held_out = locate(settings, split)
+    index = read_set(
+        place,
+        on_error=settings.get("on_error") or "stop",
+        check_images=settings.get("check_images") or "header",
         require_annotations=split != "predict",
-        reading=Reading(exhaustive=split != "train" or settings["exhaustive"]),
+        reading=reading_of(settings, split),
     )
+    index = replace(index, source=_described(settings, place))
+    if not held_out:
+        return index
+    chosen = _held_out(index, settings.get("val_share", VAL_SHARE))
+    is_val = split != "train"
+    kept = index.at([i for i in range(len(index.images)) if (i in chosen) == is_val])
+    text = (
+        f"{place.paths[0]}: no set for validation was found, so {len(chosen)} of its "
+        f"{len(index.images)} images are held out; data.val_share=0 trains on all."
+    )
+    note = Problem("validation set held out", text, place.paths[0], is_note=True)
+    return replace(kept, problems=(*index.problems, note))
+
+
+def reading_of(settings: Settings, split: Split) -> Reading:
+    """What the settings say of what annotation files leave open; evaluations are exhaustive."""
+    names = ["rectangle_masks", "crowds", "mismatched_masks"]
+    names += ["exhaustive"] if split == "train" else []
+    return Reading(**{n: settings[n] for n in names if settings.get(n) is not None})
 
 
 def read_classes(
@@ -72,38 +100,137 @@ def read_classes(
     val: CocoIndex | None,
     predict: CocoIndex | None,
 ) -> ClassMap:
-    """Classes of the training json, and which of them have masks.
+    """Classes of the training set, and which of them have masks.
 
     Args:
         settings: of the data.
         train: what has been read already, as the others.
-        val: gives the classes where there is no training json: in an evaluation alone, where a
+        val: gives the classes where there is no training set: in an evaluation alone, where a
             checkpoint's own replace them anyway.
         predict: the last resort.
 
     Raises:
         ConfigError: ``masked_classes`` names what the data does not have.
-        DataError: the training json is faulty.
+        DataError: the training set is faulty.
     """
     source = train
     if source is None:
         try:
-            located = _located(settings, "train")
+            place, _ = locate(settings, "train")
         except DataError:
             source = val or predict
         else:
-            source = read_coco(*located, on_error="drop", check_images="none")
+            source = read_set(
+                place, on_error="drop", check_images="none", reading=reading_of(settings, "train")
+            )
     assert source is not None
     masked = masked_category_ids(settings["masked_classes"], source)
     return ClassMap.from_categories(source.categories, masked)
 
 
-def _located(settings: Settings, split: Split) -> tuple[Path, Path]:
-    """The json and image folder of a split; predicting without a json takes validation's."""
-    json = settings[f"{split}_json"] or (settings["val_json"] if split == "predict" else None)
-    return locate_coco(
-        data_folder(settings),
-        "val" if split == "predict" else split,
-        json=json,
-        image_dir=settings["image_dir"],
+def locate(settings: Settings, split: Split) -> tuple[Place, bool]:
+    """Where a set lies, and whether it is a share of the training set.
+
+    Predicting without a json takes validation's.
+
+    Raises:
+        DataError: nothing there.
+    """
+    name = "val" if split == "predict" else split
+    share = settings.get("val_share", VAL_SHARE)
+    own = _own(settings, split, name)
+    if name == "train" and own is not None:
+        alone = settings.get("source") != "shapes" and _own(settings, "val", "val") is None
+        return own, share > 0 and alone
+    if own is None and name == "val" and (share > 0 or split == "predict"):
+        own = _own(settings, "train", "train")
+        if own is not None:
+            return own, split != "predict"
+    if own is not None:
+        return own, False
+    root, wanted = data_folder(settings), settings.get("format") or "auto"
+    raise DataError(
+        f"{found_in(root, wanted)}: it has no set for {name}; add one, or name its file with "
+        f"data.{name}_json."
     )
+
+
+def _own(settings: Settings, split: Split, name: str) -> Place | None:
+    """The place of a set's own annotations; None where it has none.
+
+    Raises:
+        DataError: a file that the settings name is missing, or nothing is known of the folder.
+    """
+    root, images = data_folder(settings), settings.get("image_dir")
+    if name == "val" and settings.get("val_image_dir") is not None:
+        images = settings["val_image_dir"]
+    json = settings.get(f"{split}_json")
+    json = json or (settings.get("val_json") if split == "predict" else None)
+    if json is not None or settings.get("source") == "shapes":
+        return _named(root, name, json, images)
+    wanted = settings.get("format") or "auto"
+    usual: DataError | None = None
+    if wanted in ("auto", "coco"):
+        try:
+            return Place("coco", *_as_paths(locate_coco(root, name, image_dir=images)))
+        except DataError as error:
+            usual = error
+    if name == "val" and settings.get("train_json") is not None:
+        return None
+    try:
+        sets = found_in(root, wanted).sets
+    except DataError:
+        if usual is not None and (root / "annotations").is_dir():
+            raise usual from None
+        raise
+    own = sets.get(name) or (sets.get("all") if name == "train" else None)
+    if own is not None and images is not None:
+        own = replace(own, image_dir=_folder(root, images))
+    return own
+
+
+@cache
+def found_in(root: Path, wanted: str) -> Found:
+    """What a folder holds; looked at once a process."""
+    return find(root, wanted)
+
+
+def _named(root: Path, name: str, json: Any, images: Any) -> Place:
+    """A json that the settings name, or the usual place's."""
+    try:
+        return Place("coco", *_as_paths(locate_coco(root, name, json=json, image_dir=images)))
+    except DataError:
+        if json is None or images is not None:
+            raise
+    path = next((p for p in (root / json, Path(json)) if p.is_file()), None)
+    if path is None:
+        raise DataError(f"the annotation file {json} does not exist; check the path.")
+    return Place("coco", (path,), image_folder(root, path, name))
+
+
+def _as_paths(located: tuple[Path, Path]) -> tuple[tuple[Path, ...], Path]:
+    return (located[0],), located[1]
+
+
+def _folder(root: Path, given: Any) -> Path:
+    path = Path(given).expanduser()
+    return root / path if (root / path).is_dir() else path
+
+
+def _described(settings: Settings, place: Place) -> str:
+    root = Path(settings.get("root") or ".")
+    try:
+        if settings.get("source") != "shapes" and found_in.cache_info().currsize:
+            return str(found_in(root, settings.get("format") or "auto"))
+    except DataError:
+        pass
+    return f"{place.format}: {', '.join(map(str, place.paths[:3]))}, pictures in {place.image_dir}"
+
+
+def _held_out(index: CocoIndex, share: float) -> frozenset[int]:
+    """Positions of the images with the smallest digests of their names; at least one stays."""
+    names = [index.table.name(i) for i in range(len(index.images))]
+    digests = [sha256(name.encode("utf-8", "replace")).digest() for name in names]
+    order = sorted(range(len(names)), key=digests.__getitem__)
+    number = max(1, round(share * len(names))) if len(names) > 1 else 0
+    return frozenset(order[: min(number, len(names) - 1)])

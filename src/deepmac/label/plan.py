@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmac.data.annotations.box_file import BoxFile
-from deepmac.data.annotations.pictures import picture_sizes, require_folder
+from deepmac.data.annotations.doubts import is_only_its_box
+from deepmac.data.annotations.pictures import picture_sizes, require_folder, spelled
 from deepmac.data.annotations.problems import Problem, describe_kinds
 from deepmac.data.annotations.segmentation import find_fault, is_absent
 from deepmac.data.annotations.turned import turned_box
@@ -176,7 +177,10 @@ class _Planner:
     names: dict[int | str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.problems += self.boxes.problems
+        self.problems += [problem for problem in self.boxes.problems if not problem.is_note]
+        for problem in self.boxes.problems:
+            if problem.is_note:
+                self.left_alone[problem.message] += 1
 
     def read_top(self) -> None:
         """Categories, and everything else that is no image and no annotation."""
@@ -261,7 +265,8 @@ class _Planner:
         parts: dict[int, list[ImageTask]] = {}
         for position in sorted(self.found):
             entry = self.boxes.content["images"][position]
-            path = self.image_dir / entry["file_name"]
+            name = entry["file_name"]
+            path = self.image_dir / (spelled(self.image_dir, name) or name)
             if not is_there(path):
                 message = f"image {path} does not exist; check the image folder and the file_name."
                 self.problems.append(Problem("missing image", message, path))
@@ -286,7 +291,7 @@ class _Planner:
         again = self.choice.redo is not None and is_of_model(fields)
         if not is_absent(raw):
             self.drawn.add(position)
-        if not is_absent(raw) and not again:
+        if not is_absent(raw) and not again and not self._is_rectangle(raw, fields, size):
             self.left_alone[_HUMAN] += 1
             fault = find_fault(raw, size[1], size[0]) if size else None
             if fault:
@@ -320,6 +325,17 @@ class _Planner:
         self.found.setdefault(position, []).append((row, box, 0.0))  # type: ignore[arg-type]
         return None
 
+    def _is_rectangle(self, raw: Any, fields: dict[str, Any], size: Any) -> bool:
+        """Whether a mask is no more than its box, as many exporters write one for boxes."""
+        if size is None or fields.get("iscrowd") or fields.get("bbox") in (None, []):
+            return False
+        if is_of_model(fields):
+            return False
+        box = _checked_box(fields["bbox"], size)
+        if isinstance(box[0], str) or find_fault(raw, size[1], size[0]):
+            return False
+        return is_only_its_box(raw, box, size[1], size[0])  # type: ignore[arg-type]
+
     def compare_sizes(self) -> None:
         """Drop the declared sizes that are not those of the pictures whose masks are drawn."""
         images = self.boxes.content["images"]
@@ -349,7 +365,8 @@ class _Planner:
         if self.boxes.format != "coco":
             return
         images = self.boxes.content["images"]
-        paths = [self.image_dir / images[position]["file_name"] for position in positions]
+        names = [images[position]["file_name"] for position in positions]
+        paths = [self.image_dir / (spelled(self.image_dir, name) or name) for name in names]
         for position, size in zip(positions, picture_sizes(paths), strict=True):
             if isinstance(size, ImageFileError):
                 path = self.image_dir / images[position]["file_name"]

@@ -13,13 +13,15 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from deepmac.class_map import ClassMap
-from deepmac.data.annotations.coco import CheckImages, CocoIndex, OnError
+from deepmac.data.annotations.coco import Category, CheckImages, CocoIndex, OnError
+from deepmac.data.annotations.layout import Format
+from deepmac.data.annotations.reading import Crowds, MismatchedMasks, RectangleMasks
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances, ModelMasks
 from deepmac.data.mask_targets import TargetSpec
 from deepmac.data.original.dataset import data_set_of
 from deepmac.data.sampler import EpochBatchSampler
-from deepmac.data.settings import Split, data_folder, read_annotations, read_classes
+from deepmac.data.settings import VAL_SHARE, Split, data_folder, read_annotations, read_classes
 from deepmac.data.transforms.jitter import JitterMode
 from deepmac.data.transforms.windows import MIN_VISIBLE, window_transform
 from deepmac.errors import ConfigError, DataError
@@ -36,15 +38,23 @@ _Scale = Annotated[float, Range(0, 100, open_low=True)]
 
 
 class CocoDataModule(pl.LightningDataModule):
-    """Images, boxes for all classes and masks for some, from COCO-format json files.
+    """Images, boxes for all classes and masks for some, from annotation files of any known format.
 
     Args:
         source: ``coco`` reads ``root``; ``shapes`` writes the generated set on first use.
-        root: holds ``annotations/instances_{train,val}.json`` and ``images/`` (or COCO's names).
+        root: the data set as another tool has exported it: COCO json in any layout, YOLO, Pascal
+            VOC, LabelMe, MegaDetector, Open Images or panoptic; see ``docs/data.md``.
         train_json: other place of the training annotations.
         val_json: other place of the validation annotations.
         predict_json: images to predict on (annotations optional); null = the validation json.
         image_dir: other place of the images.
+        val_image_dir: other place of the validation images, where they have a folder of their own.
+        format: of the annotations in ``root``; ``auto`` looks, and says what it found.
+        val_share: share of the training images that is held out where there is no validation set.
+        rectangle_masks: what a mask is that is exactly its box: ``box`` (a box without a mask) or
+            ``mask``.
+        crowds: what ``iscrowd`` 1 means: ``regions`` of many objects, or ``objects``.
+        mismatched_masks: ``keep`` or ``drop`` masks that are unlike their box.
         masked_classes: whose masks supervise training: ``voc``, ``nonvoc``, ``all``,
             ``annotated`` (every class that has any), or a list of names or ids.
         model_masks: masks that a model made (``mask_source: model``): ``weigh`` trains on them, of
@@ -93,6 +103,12 @@ class CocoDataModule(pl.LightningDataModule):
         val_json: str | None = None,
         predict_json: str | None = None,
         image_dir: str | None = None,
+        val_image_dir: str | None = None,
+        format: Format = "auto",
+        val_share: Share = VAL_SHARE,
+        rectangle_masks: RectangleMasks = "box",
+        crowds: Crowds = "regions",
+        mismatched_masks: MismatchedMasks = "keep",
         masked_classes: str | list[str | int] = "annotated",
         model_masks: ModelMasks = "weigh",
         image_size: Annotated[int, Range(4, 8192)] = 512,
@@ -154,7 +170,8 @@ class CocoDataModule(pl.LightningDataModule):
             self.train_index = self.train_index or self._read("train")
         if stage in ("fit", "validate", "test"):
             by_heart = self.hparams["only_images"] is not None
-            self.val_index = self.val_index or self._read("train" if by_heart else "val")
+            if stage != "fit" or self._validates:
+                self.val_index = self.val_index or self._read("train" if by_heart else "val")
         if stage == "predict":
             self.predict_index = self._read("predict")
         if self._class_map is None:
@@ -162,6 +179,8 @@ class CocoDataModule(pl.LightningDataModule):
             classes = read_classes(self.hparams, *read)
             self._class_map = self._slots_of_weights(classes) if stage == "fit" else classes
             self._report_max_boxes()
+        self.val_index = self._aligned(self.val_index)
+        self.predict_index = self._aligned(self.predict_index)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented batches; continues mid-epoch where a resumed run stopped."""
@@ -340,8 +359,31 @@ class CocoDataModule(pl.LightningDataModule):
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
+    @property
+    def _validates(self) -> bool:
+        return self.trainer is None or bool(self.trainer.limit_val_batches)
+
+    def _aligned(self, index: CocoIndex | None) -> CocoIndex | None:
+        """With the training set's classes, which are matched by name."""
+        if index is None:
+            return None
+        classes = self.class_map
+        names = {c.id: c.supercategory for c in index.categories}
+        known = [
+            Category(i, name, names.get(i, ""))
+            for i, name in zip(classes.category_ids, classes.names, strict=True)
+            if i not in classes.unused_category_ids
+        ]
+        aligned = index.aligned_with(known, "the training set")
+        if len(aligned.problems) > len(index.problems):
+            say(aligned.problems[-1].message)
+        return aligned
+
     def _read(self, split: Split) -> CocoIndex:
-        index = read_annotations(self.hparams, split)
+        settings = dict(self.hparams)
+        if not self._validates or settings["only_images"] is not None:
+            settings["val_share"] = 0.0  # nothing is held out where nothing, or the same, is tried
+        index = read_annotations(settings, split)
         for line in index.dropped_summary():
             say(line)
         if self.hparams["only_images"] is not None and split != "predict":

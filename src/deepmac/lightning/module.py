@@ -396,6 +396,18 @@ class SegmentationModule(pl.LightningModule, ABC):
                 f"the data set {len(self.class_map)} (ids {_short(self.class_map.category_ids)}): "
                 "use the data set it was trained on, or start anew with model.init_from"
             )
+        renamed = [
+            (own, other)
+            for own, other in zip(stored.names, self.class_map.names, strict=True)
+            if own.strip().casefold() != other.strip().casefold()
+        ]
+        if renamed:
+            own, other = renamed[0]
+            raise ConfigError(
+                f"{len(renamed)} classes of the checkpoint have other names in the data set, such "
+                f'as "{own}", which is "{other}" there: use the data set it was trained on, or '
+                "start anew with model.init_from"
+            )
         self.class_map = stored
         self._built.normalize.set(Normalization.from_dict(checkpoint["deepmac_normalization"]))
         self._check_shapes(checkpoint)

@@ -54,11 +54,19 @@ _FILES_PER_TASK = 256
 
 
 class UnusableSet(DataError):
-    """A set with nothing to learn from; ``problems`` say what became of its content."""
+    """A set with nothing to learn from.
 
-    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+    Attributes:
+        problems: what became of its content.
+        index: what is left, if that is known.
+    """
+
+    def __init__(
+        self, message: str, problems: Sequence[Problem] = (), index: CocoIndex | None = None
+    ) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
+        self.index = index
 
 
 def read_coco(
@@ -277,10 +285,11 @@ def _require_content(index: CocoIndex, require_annotations: bool) -> None:
     after = f" after leaving out what is faulty ({after})" if after else ""
     first = f", such as: {errors[0].message}" if errors else "; check the file."
     if not index.images:
-        raise UnusableSet(f"{index.json_path} has no images{after}{first}", index.problems)
+        text = f"{index.json_path} has no images{after}{first}"
+        raise UnusableSet(text, index.problems, index)
     if require_annotations and not index.table.is_object.any():
         text = f"{index.json_path} has no annotated objects{after}{first}"
-        raise UnusableSet(text, index.problems)
+        raise UnusableSet(text, index.problems, index)
 
 
 def _give_back_memory() -> None:

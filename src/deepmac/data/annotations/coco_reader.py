@@ -273,7 +273,10 @@ class CocoReader:
         if box is None:
             read_box(raw_box, image, report)
             return None, None
-        if segmentation is not None and not crowd:
+        made = fields.get("mask_source") == "model" or (
+            "mask_source" not in fields and "mask_score" in fields
+        )
+        if segmentation is not None and not crowd and not made:
             segmentation = self._doubted(segmentation, box, image, report)
         area = fields.get("area")
         if area is None:
@@ -286,9 +289,6 @@ class CocoReader:
         score = fields.get("mask_score")
         sure = isinstance(score, int | float) and 0 <= score <= 1
         score = float(score) if sure and score is not None else None
-        made = fields.get("mask_source") == "model" or (
-            "mask_source" not in fields and "mask_score" in fields
-        )
         return Instance(
             identity,
             int(category_id),

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from deepmac.data.annotations.problems import Problem, describe_kinds
 from deepmac.data.annotations.records import Category, ImageRecord
 from deepmac.data.annotations.table import Table, TableImages, pack
-from deepmac.errors import ConfigError
+from deepmac.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,52 @@ class CocoIndex:
                 f"{self.json_path} ({listed}); choose ids from that file."
             )
         return self.at(sorted(self.position_of[image_id] for image_id in wanted))
+
+    def aligned_with(self, categories: Sequence[Category], of: str) -> CocoIndex:
+        """The same set with the classes of another: matched by name, numbered as there.
+
+        Args:
+            categories: the other's, of which this set may have fewer.
+            of: what they are of, for the message.
+
+        Raises:
+            DataError: this set has objects of a class that the other does not name.
+        """
+        wanted = tuple(categories)
+        if [(c.id, c.name) for c in self.categories] == [(c.id, c.name) for c in wanted]:
+            return self
+        exact = {category.name: category.id for category in wanted}
+        loose: dict[str, list[int]] = {}
+        for category in wanted:
+            loose.setdefault(category.name.strip().casefold(), []).append(category.id)
+        number_of: dict[int, int] = {}
+        for category in self.categories:
+            near = loose.get(category.name.strip().casefold(), [])
+            if category.name in exact:
+                number_of[category.id] = exact[category.name]
+            elif len(near) == 1:
+                number_of[category.id] = near[0]
+        used = set(np.unique(self.table.category_id).tolist())
+        unknown = [c.name for c in self.categories if c.id in used and c.id not in number_of]
+        if unknown:
+            shown = ", ".join(f'"{name}"' for name in unknown[:5])
+            raise DataError(
+                f"{self.json_path} has objects of {len(unknown)} classes that {of} does not have "
+                f"({shown}); give both the same classes."
+            )
+        changed = [c for c in self.categories if number_of.get(c.id, c.id) != c.id]
+        problems = self.problems
+        images = self.images
+        if changed:
+            text = (
+                f'{self.json_path}: class "{changed[0].name}" has the id {changed[0].id} here and '
+                f"{number_of[changed[0].id]} in {of} ({len(changed)} such): classes are matched by "
+                "name."
+            )
+            problems = (*problems, Problem("class ids differ", text, self.json_path, is_note=True))
+            table = self.table.with_categories({i: n for i, n in number_of.items() if i in used})
+            images = TableImages(table, self.image_dir)
+        return replace(self, categories=wanted, images=images, problems=problems)
 
     def at(self, positions: Sequence[int]) -> CocoIndex:
         """The same set with the images at these positions only."""

@@ -197,8 +197,10 @@ def split_of(name: str) -> str | None:
     return None
 
 
-def image_folder(root: Path, json_path: Path, split: str | None) -> Path:
-    """The folder that a json's file names start from: that in which most of a sample lie."""
+def image_folder(
+    root: Path, json_path: Path, split: str | None, *, but: Path | None = None
+) -> Path:
+    """The folder (``but`` one) that a json's file names start from: most of a sample lie in it."""
     names = sampled_names(json_path)
     own = json_path.parent
     words = [split] if split in _SPLITS else []
@@ -212,7 +214,7 @@ def image_folder(root: Path, json_path: Path, split: str | None) -> Path:
     tails += [json_path.stem, f"images/{json_path.stem}"]
     candidates = list(dict.fromkeys(base / tail for base in (own, root, own.parent)
                                     for tail in tails))  # fmt: skip
-    candidates = [c for c in candidates if c.is_dir()]
+    candidates = [c for c in candidates if c.is_dir() and c != but]
     exact = {c: sum(is_file(c / n) for n in names) for c in candidates}
     best = max(candidates, key=exact.__getitem__, default=own)
     if names and not exact.get(best):
@@ -280,7 +282,8 @@ def _panoptic(contents: _Contents) -> Found | None:
     for name in names:
         split = split_of(name) or "all"
         path = contents.root / name
-        sets[split] = Place("panoptic", (path,), image_folder(contents.root, path, split))
+        folder = image_folder(contents.root, path, split, but=path.with_suffix(""))
+        sets[split] = Place("panoptic", (path,), folder)
     return Found(contents.root, "panoptic", f"COCO panoptic: {names[0]}", sets) if names else None
 
 
@@ -324,7 +327,12 @@ def _voc(contents: _Contents) -> Found | None:
             path = root / "ImageSets" / kind / f"{split}.txt"
             if split not in listed and path.is_file():
                 lines = read_text(path).splitlines()
-                listed[split] = frozenset(line.split()[0] for line in lines if line.split())
+                stems = {Path(n).stem for n in names}
+                listed[split] = frozenset(
+                    line.strip() if line.strip() in stems else line.split()[0]
+                    for line in lines
+                    if line.strip()
+                )
         if listed:
             break
     if "train" in listed:

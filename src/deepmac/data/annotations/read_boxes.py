@@ -18,7 +18,7 @@ from deepmac.data.annotations.naming import of_json
 from deepmac.data.annotations.reading import CheckImages, OnError, Reading
 from deepmac.errors import DataError
 
-_FOLDERS = ("yolo", "voc", "labelme", "open_images")
+_FOLDERS = ("yolo", "voc", "labelme")
 _YOLO: dict[str, yolo.Kind] = {
     "yolo": "auto",
     "yolo-boxes": "boxes",
@@ -75,7 +75,7 @@ def _read_folder(path: Path, image_dir: Path, box_format: str) -> BoxFile:
         listed = ", ".join(str(p) for place in found.sets.values() for p in place.paths[:1])
         raise DataError(f"the boxes {found} are several sets: give one of them, such as {listed}.")
     place = next(iter(found.sets.values()))
-    if found.format in _FOLDERS and found.format != "open_images":
+    if found.format in _FOLDERS:
         return _read_folder(path, image_dir, found.format)
     return read_place(replace(place, image_dir=image_dir))
 

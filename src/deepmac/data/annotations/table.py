@@ -219,6 +219,15 @@ class Table:
         changed = {"name_bytes": added, "name_start": starts, "name_count": counts}
         return Table({name: self.__dict__[name] for name in COLUMNS} | changed)
 
+    def with_categories(self, number_of: Mapping[int, int]) -> Table:
+        """With other category ids."""
+        old = np.array(sorted(number_of), "i8")
+        new = np.array([number_of[i] for i in old.tolist()], "i8")
+        columns = {name: self.__dict__[name] for name in COLUMNS}
+        if len(old):
+            columns["category_id"] = new[np.searchsorted(old, self.category_id)]
+        return Table(columns)
+
     def _at(self, column: str, position: int) -> int:
         return int(self.__dict__[column][position])
 

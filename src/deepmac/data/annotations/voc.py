@@ -79,6 +79,8 @@ def read(folder: Path, image_dir: Path, *, only: frozenset[str] | None = None) -
         first = f": {problems[0].message}" if problems else "; check the folders."
         raise DataError(f"no xml file in {folder} belongs to a picture in {image_dir}{first}")
     sizes = picture_sizes([image_dir / picture for _, picture, _ in entries])
+    places = [place / "SegmentationObject" for place in (folder.parent, folder)]
+    masks = next((place for place in places if place.is_dir()), places[0])
     made = ContentBuilder()
     for (path, picture, root), size in zip(entries, sizes, strict=True):
         where = image_dir / picture
@@ -93,7 +95,7 @@ def read(folder: Path, image_dir: Path, *, only: frozenset[str] | None = None) -
             continue
         number = made.add_image(picture, checked)
         objects = _objects(path, root, problems)
-        _add_masks(objects, folder.parent / "SegmentationObject", path.stem, checked, problems)
+        _add_masks(objects, masks, path.stem, checked, problems)
         for found in objects:
             made.add(number, found.pop("name"), **found)
     return BoxFile(folder, "voc", made.content(), digest.hexdigest(), problems)
