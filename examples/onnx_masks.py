@@ -163,7 +163,8 @@ def read_picture(path: str) -> np.ndarray:
 
     image = ImageOps.exif_transpose(Image.open(path))
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit greyscale: 65535 becomes 255
-        image = Image.fromarray(((np.asarray(image).astype(np.int64) + 128) // 257).astype(np.uint8))
+        values = (np.asarray(image).astype(np.int64) + 128) // 257
+        image = Image.fromarray(values.astype(np.uint8))
     if image.mode == "F":
         raise SystemExit(f"{path} holds floating-point pixels without a known range")
     return np.asarray(image.convert("RGB"))

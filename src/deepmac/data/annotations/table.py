@@ -88,7 +88,6 @@ class Table:
     iscrowd: NDArray[np.uint8]
     mask_kind: NDArray[np.uint8]
     mask_source: NDArray[np.uint8]
-    exhaustive: NDArray[np.uint8]
     point_count: NDArray[np.int32]
 
     def __init__(self, columns: Mapping[str, NDArray[Any]], folder: Path | None = None) -> None:
