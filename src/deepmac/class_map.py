@@ -52,10 +52,20 @@ class ClassMap:
 
     @classmethod
     def from_dict(cls, stored: dict[str, list[Any]]) -> ClassMap:
-        """Inverse of :meth:`to_dict`."""
-        return cls(
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: something else than :meth:`to_dict` gives.
+        """
+        made = cls(
             tuple(stored["category_ids"]),
             tuple(stored["names"]),
             frozenset(stored["masked_category_ids"]),
             frozenset(stored.get("unused_category_ids", ())),
         )
+        ids = (*made.category_ids, *made.masked_category_ids, *made.unused_category_ids)
+        if not all(type(i) is int for i in ids) or not all(type(n) is str for n in made.names):
+            raise TypeError("a class map holds whole numbers and names")
+        if len(made.names) != len(made.category_ids) or len(set(made.category_ids)) != len(made):
+            raise ValueError("a class map holds one name for each of its ids")
+        return made

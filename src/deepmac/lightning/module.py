@@ -31,8 +31,9 @@ from deepmac.lightning.optim.optimizer import build_optimizer, optimizer_path
 from deepmac.lightning.optim.schedule import learning_rate_factor
 from deepmac.lightning.xla import device as xla
 from deepmac.lightning.xla.step_watch import LossNotFinite, StepWatch, not_finite, refuse_on_xla
+from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.models.initial_weights import load_initial_weights
-from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET, Normalization
+from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET
 from deepmac.nn.extensions import import_named
 from deepmac.nn.norm import set_all_reduce, set_cross_replica
 from deepmac.nn.ranges import check_arguments
@@ -372,15 +373,13 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the checkpoint's classes, or refuse those of another data set."""
-        if "deepmac_class_map" not in checkpoint:
-            raise ConfigError("this checkpoint was not written by DeepMAC: it names no classes")
-        system = checkpoint.get("deepmac_system", "deepmac")
-        if system != self.system:
+        found = parse_checkpoint(checkpoint, source="this checkpoint")
+        if found.system != self.system:
             raise ConfigError(
-                f"this checkpoint is of the system {system!r}, not of {self.system!r}: choose "
-                f"model={system}, or an experiment that does"
+                f"this checkpoint is of the system {found.system!r}, not of {self.system!r}: "
+                f"choose model={found.system}, or an experiment that does"
             )
-        stored = ClassMap.from_dict(checkpoint["deepmac_class_map"])
+        stored = found.class_map
         used = tuple(i for i in stored.category_ids if i not in stored.unused_category_ids)
         wider = (
             stored.unused_category_ids and self.class_map and self.class_map.category_ids == used
@@ -409,7 +408,7 @@ class SegmentationModule(pl.LightningModule, ABC):
                 "start anew with model.init_from"
             )
         self.class_map = stored
-        self._built.normalize.set(Normalization.from_dict(checkpoint["deepmac_normalization"]))
+        self._built.normalize.set(found.normalization)
         self._check_shapes(checkpoint)
         pace = self._pace()
         if pace is not None and position.KEY in checkpoint and "loops" in checkpoint:

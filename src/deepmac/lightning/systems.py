@@ -8,15 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from deepmac.errors import ConfigError
+from deepmac.errors import ConfigError, UserError
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule
 from deepmac.lightning.module import SegmentationModule
 from deepmac.lightning.renamed import check_file, check_words
 from deepmac.losses.options import nested_names
+from deepmac.models.checkpoint import read_checkpoint
 
 SYSTEMS: dict[str, type[SegmentationModule]] = {
     module.system: module for module in (DeepMACModule, DeepMARCModule)
@@ -55,12 +55,11 @@ def with_model_of(checkpoint: Any, config: dict[str, Any]) -> dict[str, Any]:
     if checkpoint is None or not Path(str(checkpoint)).is_file():
         return config
     try:
-        content = torch.load(str(checkpoint), map_location="cpu", weights_only=True, mmap=True)
-        system = content.get("deepmac_system", "deepmac")
-        settings = content.get("hyper_parameters", {})
-        model = {name: value for name, value in settings.items() if not name.startswith("_")}
-    except Exception:  # whoever loads it in earnest says what is wrong with it
+        found = read_checkpoint(str(checkpoint))
+    except UserError:  # whoever loads it in earnest says what is wrong with it
         return config
+    system = found.system
+    model = {name: value for name, value in found.settings.items() if not name.startswith("_")}
     if isinstance(model.get("losses"), Mapping):
         model["losses"] = nested_names(model["losses"])
     ours = config["model"] if system == config.get("system", "deepmac") else {}

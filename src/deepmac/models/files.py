@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from deepmac.errors import ConfigError, UserError
 from deepmac.models.card import FORMAT, ModelCard
+from deepmac.models.checkpoint import read_checkpoint
 from deepmac.models.place import CONFIG, WEIGHTS, model_file
 from deepmac.models.refining import Refine
 from deepmac.nn.deepmac import DeepMAC
@@ -27,7 +28,6 @@ INITIALISATION = "deepmac-initialisation-1"
 """Format of a description of weights that are only good to start a training from."""
 _METADATA_KEY = "deepmac"
 _MAX_CONFIG = 1 << 20
-_PREFIX = "network."
 
 
 def load_model(path_or_name: str | Path, *, device: str | torch.device = "cpu") -> Network:
@@ -178,34 +178,22 @@ def _read_yaml(path: Path) -> Any:
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], ModelCard]:
     """A checkpoint of one of ``deepmac.lightning.systems``."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # the unpickler and the archive reader raise whatever they like
+    found = read_checkpoint(path)
+    if found.system not in NETWORKS:
         raise UserError(
-            f"{path} cannot be read as a training checkpoint ({type(error).__name__}): give a "
-            ".ckpt that a training wrote"
-        ) from error
-    if not isinstance(content, dict) or "deepmac_class_map" not in content:
-        raise UserError(
-            f"{path} was not written by a training of this project: convert other weights with "
-            "`deepmac convert`"
+            f"{path} is of the system {found.system!r}, which this version does not know"
         )
-    settings = content.get("hyper_parameters", {})
-    system = content.get("deepmac_system", "deepmac")
-    if system not in NETWORKS:
-        raise UserError(f"{path} is of the system {system!r}, which this version does not know")
     values = {
         "format": FORMAT,
-        "system": system,
-        "image_size": content.get("datamodule_hyper_parameters", {}).get("image_size"),
-        "mask_threshold": settings.get("mask_threshold", 0.5),
-        "network": {name: settings[name] for name in network_arguments(system) if name in settings},
-        "normalization": content.get("deepmac_normalization"),
-        "class_map": content["deepmac_class_map"],
+        "system": found.system,
+        "image_size": found.data_settings.get("image_size"),
+        "mask_threshold": found.settings.get("mask_threshold", 0.5),
+        "network": {
+            name: found.settings[name]
+            for name in network_arguments(found.system)
+            if name in found.settings
+        },
+        "normalization": found.normalization.to_dict(),
+        "class_map": found.class_map.to_dict(),
     }
-    state = {
-        name.removeprefix(_PREFIX): tensor
-        for name, tensor in content.get("state_dict", {}).items()
-        if name.startswith(_PREFIX)
-    }
-    return state, ModelCard.from_dict(values, source=str(path))
+    return found.state, ModelCard.from_dict(values, source=str(path))

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError, UserError
 from deepmac.models.card import FORMAT, ModelCard
+from deepmac.models.checkpoint import is_ours, parse_checkpoint, read_content
 from deepmac.models.files import network_arguments, read_safetensors
 from deepmac.models.place import model_file
 from deepmac.nn.backbones import Normalization
-
-_LIGHTNING_PREFIX = "network."
 
 
 class WeightFile(NamedTuple):
@@ -52,15 +50,9 @@ def read_weight_file(path_or_name: str) -> WeightFile:
         path = model_file(path_or_name)
         if path.suffix == ".safetensors":
             return _described(*read_safetensors(path))
+        return _of_content(read_content(path), source=str(path))
     except UserError as error:
         raise ConfigError(f"{where}: {error}") from error
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ConfigError(
-            f"{where} is not a readable weight file ({type(error).__name__})"
-        ) from error
-    return _of_checkpoint(content if isinstance(content, dict) else {})
 
 
 def _described(
@@ -78,19 +70,14 @@ def _described(
     return WeightFile(state, normalization)
 
 
-def _of_checkpoint(content: Mapping[str, Any]) -> WeightFile:
-    """A checkpoint of ours, or a plain state dict."""
-    tensors = {
-        name.removeprefix(_LIGHTNING_PREFIX): value
-        for name, value in content.get("state_dict", content).items()
-        if isinstance(value, Tensor)
-    }
-    if "deepmac_normalization" not in content:
-        return WeightFile(tensors)
-    told = content.get("hyper_parameters", {})
-    return WeightFile(
-        tensors,
-        Normalization.from_dict(content["deepmac_normalization"]),
-        ClassMap.from_dict(content["deepmac_class_map"]),
-        {name: told[name] for name in network_arguments() if name in told},
-    )
+def _of_content(content: Mapping[str, Any], *, source: str) -> WeightFile:
+    """A checkpoint of ours, or a plain state dict, alone or under Lightning's name for one."""
+    if not is_ours(content):
+        state = content.get("state_dict", content)
+        if not isinstance(state, Mapping):
+            raise UserError(f"{source} holds no weights by their names")
+        return WeightFile({k: v for k, v in state.items() if isinstance(v, Tensor)})
+    found = parse_checkpoint(content, source=source)
+    names = network_arguments(found.system)
+    settings = {name: found.settings[name] for name in names if name in found.settings}
+    return WeightFile(found.state, found.normalization, found.class_map, settings)
