@@ -11,7 +11,7 @@ SEED ?= 1
 export HYDRA_FULL_ERROR ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow lint bench lite lite-gpu overfit kill-resume reference fuzz test-tpu docs clean
+.PHONY: help install train test test-slow lint bench lite lite-gpu overfit kill-resume reference fuzz test-tpu smoke docs clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -77,6 +77,14 @@ $(XLA)/.installed: pyproject.toml constraints-xla.txt
 	$(PYTHON) -m venv $(XLA)
 	$(XLA)/bin/python -m pip install --quiet -c constraints-xla.txt -e '.[xla]' pytest hypothesis matplotlib
 	@touch $@
+
+smoke:  ## Another Python of this machine, if it has one: the package alone, and one mask.
+	@other="$(firstword $(filter-out $(PYTHON),$(foreach v,3.13 3.12 3.14 3.11,$(shell \
+	  python$(v) -c 'print("python$(v)")' 2>/dev/null))))"; \
+	if [ -z "$$other" ]; then echo "make smoke: $(PYTHON) is the only Python here"; exit 0; fi; \
+	$$other -m venv --clear .venv-smoke && .venv-smoke/bin/python -m pip install --quiet \
+	  -c constraints.txt . && .venv-smoke/bin/python tests/smoke.py; \
+	code=$$?; rm -rf .venv-smoke; exit $$code
 
 docs: $(STAMP)  ## The documentation as a site in site/.
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'

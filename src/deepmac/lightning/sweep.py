@@ -43,8 +43,10 @@ def print_sweep(folder: Path) -> None:
     if len(runs) < 2:
         return
     table = Table("run", "settings", *_COLUMNS, title=str(folder), title_justify="left", box=None)
-    for name, own, values in sorted(rows, key=lambda row: -(row[2][1] or 0.0)):
-        table.add_row(name, own, *("-" if v is None else f"{100 * v:.1f}" for v in values))
+    for name, settings, values in sorted(rows, key=lambda row: -(row[2][1] or 0.0)):
+        table.add_row(
+            name, settings, *("-" if value is None else f"{100 * value:.1f}" for value in values)
+        )
     console = Console(highlight=False)
     console.print(table)
     if len(rows) < len(runs):
