@@ -6,10 +6,11 @@ objects. Both doors end in :func:`deepmac.lightning.cli.run`.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepmac.errors import ConfigError
 from deepmac.guard import guarded
@@ -101,15 +102,17 @@ def train(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from deepmac.lightning.cli import run
     from deepmac.lightning.compose import lightning_config
-    from deepmac.lightning.finished import finished_value
 
     value: list[float | None] = []
 
     def job() -> int:
         flat, hydra = lightning_config(config), HydraConfig.get()
         run_dir = hydra.runtime.output_dir
+        _announce("fit", run_dir)
+        from deepmac.lightning.cli import run
+        from deepmac.lightning.finished import finished_value
+
         if hydra.mode == RunMode.MULTIRUN and flat["ckpt_path"] == "last":
             done = finished_value(run_dir, flat)
             if done is not None:
@@ -127,7 +130,6 @@ def train(config: DictConfig) -> float | None:
 
 def _trainer_command(command: str, arguments: list[str]) -> int:
     """Words with a leading dash go to LightningCLI, the others to Hydra."""
-    from deepmac.lightning.cli import run
     from deepmac.lightning.compose import (
         compose,
         lightning_config,
@@ -147,15 +149,30 @@ def _trainer_command(command: str, arguments: list[str]) -> int:
                 f"--config FILE is a whole configuration: give changes as --key.path=value, not "
                 f"as the override {overrides[0]!r}"
             )
-        run(command, None, options, run_directory(None))
+        run_dir = run_directory(None)
+        _announce(command, run_dir, options)
+        from deepmac.lightning.cli import run
+
+        run(command, None, options, run_dir)
         return 0
     config, run_dir = compose(overrides, config_dirs)
+    flat = lightning_config(config)
+    _announce(command, run_dir, options)
+    from deepmac.lightning.cli import run
+
     chosen = ("model", "experiment", "backbone", "mask_head")
     own_model = any(
         word.lstrip("+~").split("=")[0].split(".")[0].split("@")[0] in chosen for word in overrides
     )
-    run(command, lightning_config(config), options, run_dir, model_of_checkpoint=not own_model)
+    run(command, flat, options, run_dir, model_of_checkpoint=not own_model)
     return 0
+
+
+def _announce(command: str, run_dir: Any, options: Sequence[str] = ()) -> None:
+    """The first line, before the seconds that loading PyTorch takes; once for all processes."""
+    asks = any(option in ("-h", "--help") or "print_config" in option for option in options)
+    if not asks and os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"{command}, into {os.path.relpath(run_dir)}", flush=True)
 
 
 def _sweep(arguments: Sequence[str]) -> int:

@@ -54,6 +54,10 @@ def test_train__leaves_the_whole_run_directory(trained):
             assert {"all", "seen", "unseen"} <= metrics[section][name].keys()
     assert "mIoU" in out
     assert f"run directory: {run_dir}" in out.splitlines()
+    first, network = out.splitlines()[:2]
+    assert first == "fit, into first"
+    assert network.startswith("deepmac: tf_efficientnet_lite0") and "GFLOP an image" in network
+    assert not any(word in out for word in ("Total FLOPs", "Seed set", "GPU available"))
     assert out.rstrip().splitlines()[-1].startswith("in percent"), "the table comes last"
 
 
@@ -154,13 +158,12 @@ def losses(run_dir):
 def test_two_processes__evaluate_every_image_once(place):
     folder, go = place
     words = [w for w in TINY if "accelerator" not in w]
-    go(
+    out = go(
         train_py(
             *words,
             "trainer=ddp",
             "trainer.accelerator=cpu",
             "trainer.devices=2",
-            "trainer.sync_batchnorm=false",
             "trainer.max_steps=1",
             "hydra.run.dir=ddp",
         )
@@ -168,6 +171,9 @@ def test_two_processes__evaluate_every_image_once(place):
     metrics = json.loads((folder / "ddp/metrics.json").read_text())
     assert metrics["images"] == metrics["images_in_data_set"] == 4
     assert metrics["instances"]["missing_gt_box_masks"] == 0
+    assert out.count("trainer.sync_batchnorm: torch synchronises") == 1
+    assert "sync_dist" not in out
+    assert out.rstrip().splitlines()[-1].startswith("in percent"), "the table comes last"
 
 
 def test_moving_average__and_accumulation_run_to_the_end(place):

@@ -4,9 +4,11 @@ import pytest
 import yaml
 
 from deepmac.errors import ConfigError
+from deepmac.lightning import renamed
 from deepmac.lightning.compose import compose
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.renamed import check_file, check_words
+from deepmac.losses import options
 from deepmac.losses.options import BoxConsistency, LossOptions, SelfSupervision
 
 NEW = {
@@ -33,6 +35,10 @@ def test_words__that_the_data_now_asks_the_model_for_are_told_so(word):
         check_words([word])
 
 
+def test_weak_losses__are_those_of_the_losses():
+    assert set(renamed.WEAK_LOSSES) == set(options.WEAK_LOSSES)
+
+
 def test_words__with_todays_names_pass():
     check_words(["model.losses.box_consistency.weight=1", "mask_head=mask_rcnn", "debug=fdr"])
 
@@ -57,9 +63,9 @@ def test_files__are_told_by_name_and_file(tmp_path, content, new):
 
 def test_losses__of_an_old_checkpoint_are_todays():
     old = {"box_consistency_weight": 2.0, "self_supervision_kind": "kl", "size_weight": 0.3}
-    options = LossOptions.from_dict(old)
-    assert options.box_consistency == BoxConsistency(2.0)
-    assert options.self_supervision == SelfSupervision(kind="kl")
-    assert options.size_weight == 0.3
+    ours = LossOptions.from_dict(old)
+    assert ours.box_consistency == BoxConsistency(2.0)
+    assert ours.self_supervision == SelfSupervision(kind="kl")
+    assert ours.size_weight == 0.3
     module = DeepMACModule(losses=old)
     assert module.hparams["losses"]["box_consistency"]["weight"] == 2.0

@@ -6,9 +6,11 @@ import pkgutil
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from jsonargparse import Namespace
 
 from deepmac.errors import ConfigError
+from deepmac.lightning.console import say
 from deepmac.nn.ranges import PositiveFloat, PositiveInt, Range, Seed, check_arguments
 
 _Limit = Annotated[int, Range(0)] | Annotated[float, Range(0, 1)] | None
@@ -55,6 +57,18 @@ def check_numbers(settings: Namespace) -> None:
             if path.startswith("deepmac."):
                 given = vars(entry.get("init_args") or Namespace())
                 check_arguments(path.rpartition(".")[2], given, pkgutil.resolve_name(path))
+
+
+def synchronized_norms(trainer: Namespace) -> bool:
+    """``trainer.sync_batchnorm``, where torch can do it: on GPUs."""
+    wanted = bool(trainer.get("sync_batchnorm"))
+    on_gpu = trainer.get("accelerator") in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+    if wanted and not on_gpu:
+        say(
+            "trainer.sync_batchnorm: torch synchronises the batch norms of timm backbones on GPUs "
+            "only; here each process keeps to its own images"
+        )
+    return wanted and on_gpu
 
 
 def chosen_checkpoint(path: str | None, run_dir: Path) -> str | None:

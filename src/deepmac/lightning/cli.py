@@ -31,7 +31,7 @@ from deepmac.lightning.callbacks.stop_signals import (
     terminated_by_sigterm,
 )
 from deepmac.lightning.checkpoint_files import CheckpointFiles
-from deepmac.lightning.checks import check_numbers, chosen_checkpoint
+from deepmac.lightning.checks import check_numbers, chosen_checkpoint, synchronized_norms
 from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.going_on import command_to_go_on
@@ -148,6 +148,7 @@ class DeepMACCLI(LightningCLI):
         settings = self.config[self.subcommand]
         settings.ckpt_path = chosen_checkpoint(settings.get("ckpt_path"), self.run_dir)
         take_precision(settings.trainer)
+        settings.trainer.sync_batchnorm = synchronized_norms(settings.trainer)
         settings.trainer.default_root_dir = str(self.run_dir)
         for group, key in (("callbacks", "dirpath"), ("logger", "save_dir")):
             for entry in settings.trainer.get(group) or []:
@@ -169,7 +170,12 @@ class DeepMACCLI(LightningCLI):
             raise ConfigError(f"these settings cannot be used: {one_sentence(error)}") from error
         if not (self.model_of_checkpoint and self.config[self.command].get("ckpt_path")):
             self.model.import_extensions()
-        self.model.rehearse(self.datamodule.hparams["image_size"], training=self.command == "fit")
+        training = self.command == "fit"
+        size = self.datamodule.hparams["image_size"]
+        told = self.model.rehearse(size, training=training)
+        if training:
+            device = type(self.trainer.accelerator).__name__.removesuffix("Accelerator")
+            say(f"{told}; on {device}, precision {self.trainer.precision}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the callback that saves the configuration the portable text."""

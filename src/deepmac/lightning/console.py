@@ -15,11 +15,17 @@ def say(text: str) -> None:
 
 
 def quiet_library_chatter() -> None:
-    """A run's output is about the run: not other products, not Lightning's own old calls."""
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    """A run's output is about the run: warnings and errors of Lightning's, none of its talk."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*sync_dist=True.*",  # what we log is gathered, and so the same on every replica
+        ".*could not find the monitored key.*",  # training may end before the first evaluation
+        "The dirpath has changed from .*",  # an evaluation has a run directory of its own
+        ".*does not have many workers which may be a bottleneck.*",  # data.num_workers was chosen
+    ):
+        warnings.filterwarnings("ignore", message=message)
     logging.getLogger("pytorch_lightning.trainer.connectors.checkpoint_connector").addFilter(
         lambda record: "`weights_only` was not set" not in record.getMessage()
     )

@@ -339,7 +339,7 @@ class CocoDataModule(pl.LightningDataModule):
         fill_to: int | None = None,
         **arguments: Any,
     ) -> DataLoader[Any]:
-        return DataLoader(
+        return _PositionedLoader(
             dataset,
             num_workers=self._workers,
             collate_fn=partial(
@@ -402,6 +402,18 @@ class CocoDataModule(pl.LightningDataModule):
                 f"data.max_boxes={limit}: {len(over)} training images hold more objects; "
                 f"{sum(over)} boxes are left out when uncropped"
             )
+
+
+class _PositionedLoader(DataLoader[Any]):
+    """Resumable, as Lightning asks, without a state: :meth:`CocoDataModule.train_dataloader` sets
+    its sampler where the trainer's own counters stand."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: see the class."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to take over."""
 
 
 def _counts(index: CocoIndex) -> list[int]:

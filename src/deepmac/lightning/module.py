@@ -16,6 +16,7 @@ import timm
 import torch
 from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from deepmac.class_map import ClassMap
 from deepmac.data.batch import Batch
@@ -136,8 +137,11 @@ class SegmentationModule(pl.LightningModule, ABC):
                     "own size, so set it to 1"
                 )
 
-    def rehearse(self, image_size: int, *, training: bool = True) -> None:
+    def rehearse(self, image_size: int, *, training: bool = True) -> str:
         """Build the network without memory for its weights, before any data is read.
+
+        Returns:
+            What it is, in a line.
 
         Raises:
             ConfigError: settings that do not go together, or a network larger than the memory.
@@ -164,6 +168,13 @@ class SegmentationModule(pl.LightningModule, ABC):
                 f"this machine has {there / 1e9:.1f} GB: lower model.head_channels, "
                 "model.num_init_channels or model.pyramid_width"
             )
+        with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+            network.eval()(torch.empty(1, 3, image_size, image_size))
+        return (
+            f"{self.system}: {self.hparams['backbone']} and mask head {self.hparams['mask_head']}, "
+            f"{needed / 16e6:.1f} M parameters, {counter.get_total_flops() / 1e9:.3g} GFLOP an "
+            f"image of {image_size} pixels before its masks"
+        )
 
     def _check_image_size(self, network: Any, size: int) -> None:
         divisor = network.backbone.size_divisor
@@ -354,6 +365,9 @@ class SegmentationModule(pl.LightningModule, ABC):
         if (pace := self._pace()) is not None:
             checkpoint[position.KEY] = pace._asdict()
         checkpoint["deepmac_system"] = self.system
+        # Loaders have no state, and a resumed run may have other loaders (on XLA).
+        loops = checkpoint.get("loops", {}).get("fit_loop", {})
+        loops.get("state_dict", {}).pop("combined_loader", None)
         if self.class_map is not None:
             checkpoint["deepmac_class_map"] = self.class_map.to_dict()
             checkpoint["deepmac_normalization"] = asdict(self._built.normalize.normalization)

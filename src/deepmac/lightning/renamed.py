@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from deepmac.errors import ConfigError
-from deepmac.losses.options import WEAK_LOSSES
 
+WEAK_LOSSES = ("box_consistency", "color_consistency", "self_supervision", "point_supervision")
+"""As in ``deepmac.losses.options``, which is torch's; a command line is read before that."""
 _VALUES = {
     "experiment=deepmarc_voc_to_nonvoc_spinenet143": "deepmarc_voc_to_nonvoc_convnext_base",
     "experiment=deepmarc_voc_to_nonvoc_default_head": "deepmarc_voc_to_nonvoc_mask_rcnn_head",

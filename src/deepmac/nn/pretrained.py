@@ -49,7 +49,7 @@ def load_pretrained(network: nn.Module, tensors: Mapping[str, Tensor], *, source
     network.load_state_dict(state, strict=False)
     unused = [name for name in given.values() if not name.endswith("num_batches_tracked")]
     if unused:
-        logger.info("%d tensors of %s have no use here: %s.", len(unused), source, _some(unused))
+        logger.debug("%d tensors of %s have no use here: %s.", len(unused), source, _some(unused))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
