@@ -33,7 +33,7 @@ from deepmac.lightning.optim.optimizer import build_optimizer
 from deepmac.lightning.xla import device as xla
 from deepmac.lightning.xla.optimizer_state import allocate_state
 from deepmac.lightning.xla.strategies import XLAMixedPrecision
-from deepmac.nn.norm import set_all_reduce, set_cross_replica
+from deepmac.nn.replicas import Replicas, share
 
 # Name, chip, devices, images per device and step: 128 a step as published, until one is left each.
 SLICES = (
@@ -104,10 +104,7 @@ def count_step(
     module = DeepMACModule(**{**settings["model"], "weights": None, "init_from": None})
     module.build(ClassMap(tuple(range(80)), tuple(map(str, range(80))), frozenset(range(20))))
     module = module.train().to(device)
-    module.criterion.replicas = 2
-    module.criterion.sum_over_replicas = xla.all_reduce_sum
-    set_all_reduce(xla.all_reduce_sum)
-    set_cross_replica(module, True)
+    share(module, Replicas(2, xla.all_reduce_sum, xla.recompute))
     optimizer = build_optimizer([{"params": list(module.parameters())}], module.hparams)
     allocate_state([optimizer])
     batch = {name: value.to(device) for name, value in _batch(settings, images).items()}
@@ -115,14 +112,11 @@ def count_step(
     started = time.monotonic()
     own = {xla.identity(tensor) for tensor in module.parameters()}
     products, kept = _Products(), _Kept(own)
-    try:
-        with products, saved_tensors_hooks(kept.add, lambda tensor: tensor):
-            with XLAMixedPrecision().forward_context():
-                losses = module.compute_losses(cast("Batch", batch))
-            losses["loss"].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    finally:
-        set_all_reduce(None)
+    with products, saved_tensors_hooks(kept.add, lambda tensor: tensor):
+        with XLAMixedPrecision().forward_context():
+            losses = module.compute_losses(cast("Batch", batch))
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
     traced = time.monotonic()
     moments = [v for s in optimizer.state.values() for v in s.values() if v.device == device]
     made = [*losses.values(), *module.parameters(), *module.buffers(), *moments]

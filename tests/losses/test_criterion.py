@@ -10,6 +10,7 @@ from deepmac.losses.center_targets import center_targets
 from deepmac.losses.criterion import DeepMACCriterion, supervised_cells
 from deepmac.losses.options import LossOptions
 from deepmac.nn.deepmac import StageOutput
+from deepmac.nn.replicas import Replicas
 
 B, N, C, SIDE, S = 2, 3, 4, 16, 8
 
@@ -184,10 +185,9 @@ def test_normalisation__averaging_replicas_equals_one_large_batch(stages, logits
     for i in range(B):
         part = {k: v[i : i + 1] for k, v in batch.items()}
         criterion = DeepMACCriterion(LossOptions())
-        criterion.replicas = B
         own = [StageOutput(*(t[i : i + 1] for t in stage)) for stage in stages]
         answers = iter([counts["valid"].float(), *[counts["mask_valid"].float()] * 2])
-        criterion.sum_over_replicas = lambda value, answers=answers: next(answers)
+        criterion.replicas = Replicas(B, lambda value, answers=answers: next(answers))
         for name, value in criterion(
             own, [one[i : i + 1] for one in logits], part, stride=4
         ).items():

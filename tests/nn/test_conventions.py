@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from deepmac.nn.conventions import TF_LATEST, TF_RELEASE, TODAY, Conventions, conventions_of
-from deepmac.nn.norm import BatchNorm2d, NormOptions, set_cross_replica
+from deepmac.nn.norm import BatchNorm2d, NormOptions
+from deepmac.nn.replicas import Replicas, share
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "deepmac"
 ROOMS_OF_THE_ORIGINAL = ("nn/conventions.py", "losses/original.py", "data/original/")
 WORDS = {"compat", "conventions", "original"}
-MOST_CONDITIONALS = 13
+MOST_CONDITIONALS = 12
 
 
 def test_norms__of_the_original() -> None:
@@ -27,8 +28,8 @@ def test_norms__of_the_original() -> None:
 def test_residual_norms__of_the_original_keep_to_their_replica() -> None:
     for each, summed in ((TODAY, True), (TF_LATEST, False)):
         norm = BatchNorm2d(2, each.resnet_norm)
-        set_cross_replica(norm, True)
-        assert norm.cross_replica is summed
+        share(norm, Replicas(2, lambda sums: 2 * sums))
+        assert norm._sums_over_replicas() is summed
 
 
 def test_conventions__are_found_by_the_name_in_the_settings() -> None:

@@ -12,6 +12,7 @@ from deepmac.errors import ConfigError, UserError
 from deepmac.nn.deepmarc.mask_branch import ROI_MASK_HEADS, build_roi_mask_head
 from deepmac.nn.deepmarc.model import DeepMARC
 from deepmac.nn.deepmarc.roi_heads import PyramidRoIAlign, grow_boxes, resample_masks
+from deepmac.nn.replicas import Replicas
 
 SIZE = 128
 SMALL = {
@@ -328,8 +329,7 @@ def test_both_forms_of_masks__mean_the_same():
 def test_replicas__each_box_with_a_mask_weighs_alike():
     net, targets = network().train(), with_grids(ground_truth())
     alone = losses_of(net, targets)["loss_mask"]
-    heads = net.roi_heads
-    heads.replicas, heads.sum_over_replicas = 2, lambda count: count + 9  # 3 here, 9 elsewhere
+    net.roi_heads.replicas = Replicas(2, lambda count: count + 9)  # 3 here, 9 elsewhere
     torch.testing.assert_close(losses_of(net, targets)["loss_mask"], alone * 3 / 6)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import socket
 from collections.abc import Callable
 
@@ -17,9 +18,8 @@ from deepmac.nn.norm import (
     BatchNorm2d,
     NormOptions,
     running_statistics_frozen,
-    set_all_reduce,
-    set_cross_replica,
 )
+from deepmac.nn.replicas import Replicas, distributed_sum, share
 
 BIASED = NormOptions(momentum=0.9, biased_running_var=True)
 either_options = pytest.mark.parametrize("options", [NormOptions(), BIASED], ids=["house", "tf"])
@@ -147,26 +147,22 @@ def test_running_statistics_frozen__changes_no_output(options: NormOptions) -> N
     torch.testing.assert_close(frozen.running_mean, free.running_mean)
 
 
-def test_cross_replica__without_replicas_changes_nothing() -> None:
+def test_one_replica__sums_nothing() -> None:
     plain, alone = norm_with_affine(), norm_with_affine()
-    set_cross_replica(nn.Sequential(alone), True)
+    share(nn.Sequential(alone), Replicas(1, lambda sums: sums * 7))
     assert torch.equal(alone(rows(3)), plain(rows(3)))
 
 
-def test_set_all_reduce__replaces_the_sum_over_replicas() -> None:
+def test_replicas__sum_statistics_in_their_own_way() -> None:
     norm = norm_with_affine(BIASED)
-    set_cross_replica(norm, True)
     calls: list[tuple[int, ...]] = []
 
     def doubled(sums: Tensor) -> Tensor:
         calls.append(tuple(sums.shape))
         return sums * 2
 
-    set_all_reduce(doubled)
-    try:
-        twin = norm(rows(3))
-    finally:
-        set_all_reduce(None)
+    share(norm, Replicas(2, doubled))
+    twin = norm(rows(3))
     assert calls == [(4,), (3,)]  # sums and count, then centred squares
     expected = norm_with_affine(BIASED)
     both = expected(torch.cat([rows(3), rows(3)]))[:3]
@@ -174,7 +170,13 @@ def test_set_all_reduce__replaces_the_sum_over_replicas() -> None:
     torch.testing.assert_close(norm.running_var, expected.running_var)
 
 
-def test_cross_replica__two_replicas_equal_one_big_batch() -> None:
+def test_a_copy_of_a_network__has_the_same_replicas() -> None:
+    norm = norm_with_affine()
+    share(norm, Replicas(2, torch.clone))
+    assert copy.deepcopy(norm).replicas is norm.replicas
+
+
+def test_two_replicas__equal_one_big_batch() -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -198,15 +200,15 @@ def _replica(rank: int, port: int) -> None:
             weights = weights * mask[:, None, None, None]
         (out * weights).sum().backward()
         norm = norm_with_affine()
-        set_cross_replica(norm, True)
-        share = shares[rank]
-        part = x[share].clone().requires_grad_()
-        ours = norm(part, None if mask is None else mask[share])
-        (ours * weights[share]).sum().backward()
+        share(norm, Replicas(2, distributed_sum))
+        mine = shares[rank]
+        part = x[mine].clone().requires_grad_()
+        ours = norm(part, None if mask is None else mask[mine])
+        (ours * weights[mine]).sum().backward()
         assert whole.grad is not None and part.grad is not None
         assert_all_close(
             [ours, part.grad, norm.running_mean, norm.running_var],
-            [out[share], whole.grad[share], expected.running_mean, expected.running_var],
+            [out[mine], whole.grad[mine], expected.running_mean, expected.running_var],
         )
     dist.destroy_process_group()
 

@@ -106,7 +106,7 @@ def a_narrow_hourglass_104_and_all_weak_losses_stay_on_the_device():
 
 
 def recomputed_activations_give_the_same_step():
-    from deepmac.nn.recompute import set_recompute
+    from deepmac.nn.replicas import Replicas, share
 
     def step(module, content):
         losses = module.compute_losses(content)
@@ -116,8 +116,8 @@ def recomputed_activations_give_the_same_step():
     xla.device()
     kept = tiny_module(crop_impl="separable").double()
     expected = step(kept, batch())
-    set_recompute(xla.recompute)
     saving = tiny_module(checkpoint_activations=True).double().to(xla.device())
+    share(saving, Replicas(recompute=xla.recompute))
     found = step(saving, on_device(batch()))
     xla.sync()
     assert not left_the_device(), left_the_device()

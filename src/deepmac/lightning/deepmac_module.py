@@ -118,13 +118,6 @@ class DeepMACModule(SegmentationModule):
         for heads in network.heads:
             heads.compile()
 
-    def on_fit_start(self) -> None:
-        """Normalise losses and batch statistics over all replicas."""
-        self.criterion.replicas = self.trainer.world_size
-        if self.trainer.world_size > 1:
-            self.criterion.sum_over_replicas = self.sum_over_replicas
-            self.synchronize_norms()
-
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Masks are learned on ground-truth boxes alone."""
         network, options = self._network, self.criterion.options

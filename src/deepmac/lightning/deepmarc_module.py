@@ -134,14 +134,6 @@ class DeepMARCModule(SegmentationModule):
                 "step: use a CPU or GPU, or Deep-MAC (model=deepmac)"
             )
 
-    def on_fit_start(self) -> None:
-        """Normalise the mask loss and our batch statistics over all replicas."""
-        heads = self._network.roi_heads
-        heads.replicas = self.trainer.world_size
-        if self.trainer.world_size > 1:
-            heads.sum_over_replicas = self.sum_over_replicas
-            self.synchronize_norms()
-
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Boxes and classes of every object, masks of those that have one."""
         network = self._network

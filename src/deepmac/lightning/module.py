@@ -36,9 +36,8 @@ from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.models.initial_weights import load_initial_weights
 from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET
 from deepmac.nn.extensions import import_named
-from deepmac.nn.norm import set_all_reduce, set_cross_replica
 from deepmac.nn.ranges import check_arguments
-from deepmac.nn.recompute import set_recompute
+from deepmac.nn.replicas import ALONE, Replicas, distributed_sum, share
 
 NORMALIZATIONS = {"imagenet": IMAGENET, "centernet_bgr": CENTERNET_BGR}
 
@@ -71,6 +70,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         self.class_map: ClassMap | None = None
         self._fresh_weights = True
         self._watch: StepWatch | None = None
+        self.replicas: Replicas = ALONE
 
     def keep_network_arguments(self, kind: type[nn.Module]) -> None:
         """Complete ``hparams`` by the arguments that the network's constructor fills in.
@@ -230,8 +230,8 @@ class SegmentationModule(pl.LightningModule, ABC):
             self._watch.step(losses, batch["image_ids"])
             return losses["loss"]
         finite = torch.isfinite(losses["loss"].detach())
-        if self._replicas > 1:  # all replicas stop, or the others wait for this one
-            finite = self.sum_over_replicas((~finite).float()) == 0
+        if self.replicas.count > 1:  # all replicas stop, or the others wait for this one
+            finite = self.replicas.sum((~finite).float()) == 0
         if not finite:
             values = {name: value.item() for name, value in losses.items()}
             raise LossNotFinite(not_finite(values, batch["image_ids"].tolist(), self.global_step))
@@ -256,26 +256,20 @@ class SegmentationModule(pl.LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Refuse what XLA cannot do; there, watch the steps from the device."""
         self._watch = None
-        set_recompute(xla.recompute if xla.runs_on(self._trainer) else None)
+        self.replicas = ALONE
         if xla.runs_on(self._trainer):
+            self.replicas = Replicas(self.trainer.world_size, xla.all_reduce_sum, xla.recompute)
             refuse_on_xla(self.trainer, self.hparams)
             if stage == "fit":
                 self._watch = StepWatch(self.trainer)
+        elif self._trainer is not None and self.trainer.world_size > 1:
+            self.replicas = Replicas(self.trainer.world_size, distributed_sum)
 
-    def sum_over_replicas(self, value: Tensor) -> Tensor:
-        """The sum of a small tensor over the replicas of the run."""
-        if self._watch is not None:
-            return xla.all_reduce_sum(value)
-        total: Tensor = self.trainer.strategy.reduce(value, reduce_op="sum")
-        return total
-
-    def synchronize_norms(self) -> None:
-        """Sum the statistics of our batch norms over the replicas."""
-        set_all_reduce(None if self._watch is None else xla.all_reduce_sum)
-        set_cross_replica(self._built, True)
-        if self._watch is not None and any(
-            isinstance(part, nn.BatchNorm2d) for part in self._built.modules()
-        ):
+    def on_fit_start(self) -> None:
+        """Normalise losses and the statistics of our batch norms over all replicas."""
+        share(self, self.replicas)
+        norms = (part for part in self._built.modules() if isinstance(part, nn.BatchNorm2d))
+        if self._watch is not None and self.replicas.count > 1 and any(norms):
             say("the timm backbone's own batch norms keep to the images of each XLA core")
 
     def configure_optimizers(self) -> Any:
@@ -375,7 +369,7 @@ class SegmentationModule(pl.LightningModule, ABC):
     def _refuse_not_finite(self, checkpoint: dict[str, Any]) -> None:
         """What every replica does before the first of them writes a file."""
         part = not_finite_part(checkpoint)
-        if self._replicas > 1:
+        if self.replicas.count > 1:
             parts = gather(self.trainer, part)
             part = next((other for other in parts if other is not None), None)
         if part is not None:
@@ -456,10 +450,6 @@ class SegmentationModule(pl.LightningModule, ABC):
             return None
         images = self._data.hparams["batch_size"] * self.trainer.world_size
         return position.Pace(images, self._data.batches_per_epoch)
-
-    @property
-    def _replicas(self) -> int:
-        return 1 if self._trainer is None else int(self.trainer.world_size)
 
     @property
     def _data(self) -> CocoDataModule:

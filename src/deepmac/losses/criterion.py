@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from deepmac.losses.options import LossOptions
 from deepmac.losses.second_view import SecondView, Teacher
 from deepmac.losses.weak import WeakLosses, cross_entropy, dice
 from deepmac.nn.deepmac import StageOutput
+from deepmac.nn.replicas import ALONE, Replicas
 
 _AT_RADIUS = math.exp(-4.5)
 """Least value of a Gaussian within its radius, which is at most three of its sigmas."""
@@ -29,6 +30,7 @@ class DeepMACCriterion(nn.Module):
     Attributes:
         weak: the losses that need no masks.
         second_view: where self-supervision's teachers come from.
+        replicas: who shares a batch; see :func:`deepmac.nn.replicas.share`.
     """
 
     def __init__(self, options: LossOptions) -> None:
@@ -36,9 +38,7 @@ class DeepMACCriterion(nn.Module):
         self.options = options
         self.weak = WeakLosses(options)
         self.second_view = SecondView(options)
-        # Set by the trainer where several replicas share a batch and average their gradients.
-        self.replicas = 1
-        self.sum_over_replicas: Callable[[Tensor], Tensor] = _same
+        self.replicas: Replicas = ALONE
 
     def forward(
         self,
@@ -174,7 +174,7 @@ class DeepMACCriterion(nn.Module):
 
     def _count(self, weight: Tensor) -> Tensor:
         """Instances per replica, at least one in all: averaged gradients weigh each alike."""
-        return self.sum_over_replicas(weight.sum()).clamp(min=1.0) / self.replicas
+        return self.replicas.sum(weight.sum()).clamp(min=1.0) / self.replicas.count
 
 
 def supervised_cells(true_sizes: Tensor, ignore: Tensor, stride: int) -> Tensor:
@@ -228,7 +228,3 @@ def _at(features: Tensor, index: Tensor) -> Tensor:
     """(B, N, C) values of (B, C, h, w) ``features`` at flattened cells (B, N)."""
     where = index[:, None].expand(-1, features.shape[1], -1)
     return features.float().flatten(2).gather(2, where).transpose(1, 2)
-
-
-def _same(value: Tensor) -> Tensor:
-    return value

@@ -18,6 +18,7 @@ from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.initialization import initialize_weights
 from deepmac.nn.norm import BatchNorm2d, NormOptions
 from deepmac.nn.recompute import recomputed
+from deepmac.nn.replicas import ALONE, Replicas
 
 
 @dataclass(frozen=True)
@@ -256,6 +257,7 @@ class Residual(nn.Module):
     ) -> None:
         super().__init__()
         self.checkpoint_activations = False
+        self.replicas: Replicas = ALONE
         self.conv_block = ConvBlock(in_channels, out_channels, 3, stride=stride, options=options)
         self.conv = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm = BatchNorm2d(out_channels, options)
@@ -268,7 +270,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         if not self.checkpoint_activations or not torch.is_grad_enabled():
             return self._forward(x, valid)
-        return recomputed(self, self._forward, x, valid)
+        return recomputed(self, self.replicas, self._forward, x, valid)
 
     def _forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
         out = self.norm(self.conv(self.conv_block(x, valid)), valid)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from deepmac.nn.replicas import ALONE, Replicas
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class NormOptions:
         eps: added to the variance.
         momentum: share of the new batch in the running statistics (torch's convention).
         biased_running_var: the running variance takes the batch's biased variance.
-        over_replicas: statistics may be summed over replicas; see :func:`set_cross_replica`.
+        over_replicas: statistics are summed over the replicas of a training.
     """
 
     eps: float = 1e-5
@@ -36,7 +37,7 @@ class BatchNorm2d(nn.Module):
     float32 (float64 for float64 input) whatever the input is.
 
     Attributes:
-        cross_replica: sum the batch statistics over all replicas; see :func:`set_cross_replica`.
+        replicas: who shares the batch; see :func:`deepmac.nn.replicas.share`.
         update_running: False leaves the running statistics alone in training.
     """
 
@@ -47,7 +48,7 @@ class BatchNorm2d(nn.Module):
         super().__init__()
         self.channels = channels
         self.options = options or NormOptions()
-        self.cross_replica = False
+        self.replicas: Replicas = ALONE
         self.update_running = True
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -78,10 +79,10 @@ class BatchNorm2d(nn.Module):
         return self._masked(x, valid)
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, {self.options}, cross_replica={self.cross_replica}"
+        return f"{self.channels}, {self.options}"
 
     def _sums_over_replicas(self) -> bool:
-        return self.cross_replica and (_all_reduce is not None or _world_size() > 1)
+        return self.replicas.count > 1 and self.options.over_replicas
 
     def _plain(self, x: Tensor, values: int) -> Tensor:
         """The fused kernel; into scratch buffers where it must not write the running ones."""
@@ -119,7 +120,7 @@ class BatchNorm2d(nn.Module):
             live = values if rows is None else torch.where(rows, values, 0.0)
             return live.sum(dim=(0, 2, 3))
 
-        reduce = self._reduce if self._sums_over_replicas() else _identity
+        reduce = self.replicas.sum if self._sums_over_replicas() else _identity
         sums = reduce(torch.cat([total(wide), count]))
         count = sums[-1:].detach()
         some = count > 0
@@ -139,35 +140,10 @@ class BatchNorm2d(nn.Module):
             self._update(mean.detach(), new_var, momentum)
         return out.to(x.dtype)
 
-    def _reduce(self, sums: Tensor) -> Tensor:
-        if _all_reduce is not None:
-            return _all_reduce(sums)
-        return _DistributedSum.apply(sums)
-
     @torch.no_grad()
     def _update(self, mean: Tensor, var: Tensor, momentum: float | Tensor) -> None:
         for running, new in ((self.running_mean, mean), (self.running_var, var)):
             running.add_((new.to(running.dtype) - running) * momentum)
-
-
-def set_cross_replica(module: nn.Module, on: bool) -> None:
-    """Switch the sum over replicas on or off in each :class:`BatchNorm2d` that knows one.
-
-    Every replica must then run every norm equally often, one without valid rows too.
-    """
-    for norm in _norms(module):
-        norm.cross_replica = on and norm.options.over_replicas
-
-
-def set_all_reduce(function: Callable[[Tensor], Tensor] | None) -> None:
-    """Replace the sum over replicas; None restores the one of ``torch.distributed``.
-
-    Args:
-        function: returns the sum of its argument over all replicas, same shape, and is
-            differentiable: its backward sums the gradient over the replicas.
-    """
-    global _all_reduce
-    _all_reduce = function
 
 
 @contextmanager
@@ -190,26 +166,5 @@ def _norms(module: nn.Module) -> Iterator[BatchNorm2d]:
     return (child for child in module.modules() if isinstance(child, BatchNorm2d))
 
 
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
 def _identity(sums: Tensor) -> Tensor:
     return sums
-
-
-class _DistributedSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, sums: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
-        total = sums.contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
-        total = grad.contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-
-_all_reduce: Callable[[Tensor], Tensor] | None = None

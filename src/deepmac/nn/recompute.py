@@ -10,40 +10,33 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from deepmac.nn.norm import running_statistics_frozen
-
-Recompute = Callable[..., Tensor]
+from deepmac.nn.replicas import Replicas
 
 
 def recomputed(
-    module: nn.Module, function: Callable[..., Tensor], *inputs: Tensor | None
+    module: nn.Module,
+    replicas: Replicas,
+    function: Callable[..., Tensor],
+    *inputs: Tensor | None,
 ) -> Tensor:
     """``function(*inputs)``, of which only the inputs are kept for the backward pass.
 
     Args:
         module: what ``function`` runs; its norms see each batch once.
+        replicas: whose way of computing anew is used.
         function: deterministic.
         inputs: a tensor that requires a gradient first.
     """
     if torch.compiler.is_compiling():  # which repeats no side effects
         result: Tensor = checkpoint(function, *inputs, use_reentrant=False)
-    elif _recompute is not None:
-        result = _recompute(_FrozenLater(module, function), *inputs)
+    elif replicas.recompute is not None:
+        result = replicas.recompute(_FrozenLater(module, function), *inputs)
     else:
         result = checkpoint(
             function, *inputs, use_reentrant=False, preserve_rng_state=False,
             context_fn=lambda: (nullcontext(), running_statistics_frozen(module)),
         )  # fmt: skip
     return result
-
-
-def set_recompute(function: Recompute | None) -> None:
-    """Replace torch's checkpoint, which knows no XLA; None restores it.
-
-    Args:
-        function: calls its first argument with the others now, and again in the backward pass.
-    """
-    global _recompute
-    _recompute = function
 
 
 class _FrozenLater:
@@ -59,6 +52,3 @@ class _FrozenLater:
             result = self.function(*inputs)
         self.context = running_statistics_frozen(self.module)
         return result
-
-
-_recompute: Recompute | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import initLevelMapper
 
 from deepmac.errors import UserError
+from deepmac.nn.replicas import ALONE, Replicas
 from deepmac.nn.roi_crop import grow_boxes, separable_roi_align
 
 TrainBoxes = Literal["gt", "proposals"]
@@ -97,8 +98,7 @@ class MaskRoIHeads(RoIHeads):
         **options: of ``RoIHeads``.
 
     Attributes:
-        replicas: how many share a batch and average their gradients.
-        sum_over_replicas: set by the trainer together with ``replicas``.
+        replicas: who shares a batch.
     """
 
     def __init__(
@@ -119,8 +119,7 @@ class MaskRoIHeads(RoIHeads):
         self.train_boxes: TrainBoxes = train_boxes
         self.outer_boxes_scale = outer_boxes_scale
         self.use_xy = use_xy
-        self.replicas = 1
-        self.sum_over_replicas: Callable[[Tensor], Tensor] = _same
+        self.replicas: Replicas = ALONE
 
     def forward(
         self,
@@ -243,7 +242,7 @@ class MaskRoIHeads(RoIHeads):
             if len(row)
         ]
         count = logits.new_tensor(float(len(logits)))
-        count = self.sum_over_replicas(count).clamp(min=1.0) / self.replicas
+        count = self.replicas.sum(count).clamp(min=1.0) / self.replicas.count
         if not wanted:
             return logits.sum() * 0 / count
         loss = F.binary_cross_entropy_with_logits(logits, torch.cat(wanted), reduction="none")
@@ -309,7 +308,3 @@ def _coordinates(crops: Tensor) -> Tensor:
     x = torch.linspace(-1, 1, width, device=crops.device, dtype=crops.dtype)
     y, x = y[:, None].expand(height, width), x[None, :].expand(height, width)
     return torch.stack([y, x]).expand(rows, 2, height, width)
-
-
-def _same(value: Tensor) -> Tensor:
-    return value
