@@ -52,7 +52,7 @@ def draw_instances(
     texts = [""] * number if labels is None else list(labels)
     palette = class_colors(number) if colors is None else list(colors)
     broken = [False] * number if dashed is None else list(dashed)
-    shapes: list[NDArray[Any] | None] = [None] * number if masks is None else list(masks)
+    shapes: Any = [None] * number if masks is None else masks
     for name, values in (
         ("labels", texts),
         ("colors", palette),

@@ -19,6 +19,7 @@ from deepmac.data.annotations.coco import (
 )
 from deepmac.errors import ConfigError, DataError
 from deepmac.evaluation import Evaluation, flatten_metrics, format_table, format_text
+from deepmac.evaluation.average_precision import Backend, load_backend
 from deepmac.evaluation.mask_quality import filled_box
 
 SEEN = (1, 2)  # of the synthetic set
@@ -166,9 +167,12 @@ def test_evaluation__class_mean_of_iou_weighs_classes_alike() -> None:
     assert metrics["mIoU_class_mean"]["all"] == pytest.approx(1 / 2)
 
 
-def test_evaluation__faster_coco_eval_gives_zero_without_detections(small: CocoIndex) -> None:
-    pytest.importorskip("faster_coco_eval", reason="the extra deepmac[fast] is not installed")
-    evaluation = Evaluation(small, seen_category_ids=SEEN, backend="faster_coco_eval")
+@pytest.mark.parametrize("backend", ["vernier", "faster_coco_eval"])
+def test_evaluation__every_backend_gives_zero_without_detections(
+    small: CocoIndex, backend: Backend
+) -> None:
+    pytest.importorskip(backend, reason="the extra deepmac[fast] is not installed")
+    evaluation = Evaluation(small, seen_category_ids=SEEN, backend=backend)
     evaluation.add(1, boxes=[], scores=[], category_ids=[], masks=[])
     assert evaluation.compute()["box"]["AP"]["all"] == 0.0
 
@@ -357,6 +361,8 @@ def test_evaluation__says_what_to_install_for_the_fast_backend(
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(ConfigError, match=r"pip install 'deepmac\[fast\]'"):
         Evaluation(small, seen_category_ids=SEEN, backend="faster_coco_eval")
+    monkeypatch.setitem(sys.modules, "vernier", None)
+    assert load_backend("auto") == load_backend("pycocotools")
 
 
 # ---- for people -----------------------------------------------------------------------------

@@ -233,10 +233,15 @@ def test_evaluation__mean_iou_is_the_mean_over_instances_with_a_missing_mask_as_
     assert case.metrics["instances"]["missing_gt_box_masks"] == missing > 0
 
 
-def test_evaluation__faster_coco_eval_gives_the_same_numbers(case: Case) -> None:
-    pytest.importorskip("faster_coco_eval", reason="the extra deepmac[fast] is not installed")
-    faster = evaluate(case.index, case.predictions, backend="faster_coco_eval")
-    assert flatten_metrics(faster) == pytest.approx(flatten_metrics(case.metrics), abs=1e-6)
+@pytest.mark.parametrize(("backend", "apart"), [("vernier", 0), ("faster_coco_eval", 1e-12)])
+def test_evaluation__every_backend_gives_the_same_numbers(
+    case: Case, backend: str, apart: float
+) -> None:
+    """Those of ``case`` are held against plain pycocotools by the other tests."""
+    pytest.importorskip(backend, reason="the extra deepmac[fast] is not installed")
+    plain = flatten_metrics(evaluate(case.index, case.predictions, backend="pycocotools"))
+    fast = flatten_metrics(evaluate(case.index, case.predictions, backend=backend))
+    assert fast == (pytest.approx(plain, abs=apart) if apart else plain)
 
 
 def test_merge__of_shards_with_repeated_images_equals_one_process(case: Case) -> None:

@@ -123,7 +123,7 @@ def test_everything_but_the_masks__is_the_input(label: Label, data, tmp_path: Pa
 
 def test_masks_and_boxes__are_the_predictors(label: Label, boxes_only, model_dir, data) -> None:
     from deepmac import Predictor, load_model
-    from deepmac.label.masks.records import raw_scores
+    from deepmac.predict.masks import mask_scores
 
     made = label(boxes_only).content
     predictor = Predictor(load_model(model_dir))
@@ -133,7 +133,7 @@ def test_masks_and_boxes__are_the_predictors(label: Label, boxes_only, model_dir
         boxes[:, 2:] += boxes[:, :2]
         predictor.set_image(data.images / image["file_name"])
         masks, _ = predictor.predict(boxes)
-        scores = raw_scores(predictor.predict_crops(boxes))
+        scores = mask_scores(predictor.predict_crops(boxes))
         for entry, mask, score in zip(mine, masks, scores, strict=True):
             decoded = coco_mask.decode(entry["segmentation"]).astype(bool)
             assert (decoded != mask).mean() < 1e-3
@@ -306,7 +306,7 @@ def test_yolo_seg__holds_every_mask_as_one_outline(label: Label, data) -> None:
 def test_many_boxes_on_one_picture__are_split_over_the_head(
     label: Label, boxes_only: Path, monkeypatch
 ) -> None:
-    from deepmac.label import network
+    from deepmac.predict import masks
 
     content = json.loads(boxes_only.read_text())
     first = content["images"][0]["id"]
@@ -316,7 +316,7 @@ def test_many_boxes_on_one_picture__are_split_over_the_head(
         for n in range(150)
     ]
     boxes_only.write_text(json.dumps(content))
-    assert network.BOXES_PER_STEP < 100
+    assert masks.BOXES_PER_STEP < 100
     made = label(boxes_only).content["annotations"]
     assert len({a["segmentation"]["counts"] for a in made}) > 100
 

@@ -276,3 +276,17 @@ def test_corner_aligned__counts_neighbours_outside_the_map_as_zero() -> None:
     assert torch.allclose(crops[0, 2], torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0]))
     # The first sample lies half a pixel outside: one neighbour counts, the other is zero.
     assert torch.allclose(crops[1, 2], torch.tensor([0.5, 1.0, 1.0, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize("impl", ["torchvision", "separable", "corner_aligned"])
+def test_roi_crop__takes_boxes_that_are_not_finite(impl) -> None:
+    """torchvision's operator reads outside its memory on them."""
+    nan, inf = float("nan"), float("inf")
+    wild = torch.tensor([[nan] * 4, [0, 0, inf, inf], [-inf, nan, 1e39, 5], [1e30, 0, 2e30, 9]])
+    usual = torch.tensor([[1.0, 2, 20, 25]])
+    features = torch.randn(1, 3, 16, 16)
+    boxes = torch.cat([wild, usual])[None]
+    crops = roi_crop(features, boxes, 8, impl=impl, spatial_scale=0.5)
+    assert torch.isfinite(crops).all()
+    alone = roi_crop(features, usual[None], 8, impl=impl, spatial_scale=0.5)
+    torch.testing.assert_close(crops[:, -1:], alone, atol=1e-6, rtol=0)

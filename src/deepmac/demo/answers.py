@@ -14,12 +14,9 @@ from deepmac import __version__
 from deepmac.demo.pictures import Picture
 from deepmac.errors import UserError
 from deepmac.label.masks.calibration import Calibration
-from deepmac.label.masks.records import raw_scores
 from deepmac.models.refining import REFINES, Refine
-from deepmac.predict.paste import masks_to_rles
 
 MAX_BOXES = 2000
-_BOXES_PER_STEP = 64  # go through the mask head at once: the bound on memory
 
 
 def boxes_of(values: Any, picture: Picture) -> NDArray[np.float64]:
@@ -90,49 +87,31 @@ def instances(
         calibration: of the model; it holds for the model's own settings only.
 
     Returns:
-        N dicts of ``bbox`` (xywh pixels), ``area``, ``score`` (mean probability within the
-        mask), ``iou`` (the IoU to expect, None where no calibration says) and ``segmentation``
-        (run lengths, ``counts`` as text).
+        N dicts of ``bbox`` (xywh pixels), ``area``, ``score`` (the IoU that the network expects),
+        ``iou`` (the IoU to expect, None where no calibration says) and ``segmentation`` (run
+        lengths, ``counts`` as text).
     """
-    import torch
-
-    predictor, model = picture.predictor, picture.predictor.model
-    own = predictor.threshold
-    threshold = own if threshold is None else threshold
+    predictor = picture.predictor
+    threshold = predictor.threshold if threshold is None else threshold
     refine = predictor.refine if refine is None else refine
-    as_measured = abs(threshold - own) < 1e-6 and refine == predictor.refine
-    found = []
-    for start in range(0, len(boxes), _BOXES_PER_STEP):
-        some = boxes[start : start + _BOXES_PER_STEP]
-        crops = predictor.predict_crops(some)
-        inside = crops > threshold
-        counts = np.maximum(inside.sum(axis=(1, 2)), 1)
-        scores = np.where(inside, crops, 0).sum(axis=(1, 2)) / counts
-        raw = raw_scores(crops, threshold)
-        rles = masks_to_rles(
-            predictor.refined(crops, some, threshold, refine),
-            model.mask_frames(torch.from_numpy(some)),
-            picture.height,
-            picture.width,
-            threshold,
-            model.conventions.paste_rule,
+    as_measured = abs(threshold - predictor.threshold) < 1e-6 and refine == predictor.refine
+    calibrated = calibration if as_measured else None
+    found = predictor.predict(boxes, threshold=threshold, refine=refine)
+    objects = []
+    for (x0, y0, x1, y1), score, rle in zip(
+        boxes.tolist(), found.scores.tolist(), found.rles, strict=True
+    ):
+        area = int(coco_mask.area(rle))
+        objects.append(
+            {
+                "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
+                "area": area,
+                "score": round(score, 4),
+                "iou": round(calibrated(score), 4) if calibrated and area else None,
+                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+            }
         )
-        calibrated = calibration if as_measured else None
-        for (x0, y0, x1, y1), score, value, rle in zip(
-            some.tolist(), scores, raw.tolist(), rles, strict=True
-        ):
-            area = int(coco_mask.area(rle))
-            iou = round(calibrated(value), 4) if calibrated and area else None
-            found.append(
-                {
-                    "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
-                    "area": area,
-                    "score": round(float(score), 4),
-                    "iou": iou,
-                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
-                }
-            )
-    return found
+    return objects
 
 
 def coco_json(objects: list[dict[str, Any]], picture: Picture, file_name: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from deepmac.errors import UserError
 from deepmac.label.masks.calibration import Calibration
 from deepmac.models.files import Network, own_refine, own_threshold
 from deepmac.models.refining import REFINES
+from deepmac.nn.inference import Precision
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -56,6 +57,7 @@ def make_app(
     hosts: Sequence[str] = ("127.0.0.1", "localhost"),
     calibration: Calibration | None = None,
     corrections: Corrections | None = None,
+    precision: Precision = "32",
 ) -> Starlette:
     """The application.
 
@@ -66,9 +68,10 @@ def make_app(
         hosts: names that browsers may ask for; ``*`` for any.
         calibration: of the model: scores become the IoU to expect.
         corrections: a data set to put right; None for pictures that the browser opens.
+        precision: see ``Predictor``.
     """
     limits = limits or Limits()
-    server = _Server(Gallery(model, limits), name, calibration, corrections)
+    server = _Server(Gallery(model, limits, precision), name, calibration, corrections)
     page = files("deepmac.demo") / "page"
     routes = [
         Route("/" if entry.name == "index.html" else f"/{entry.name}", _page(entry))

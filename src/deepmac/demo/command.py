@@ -67,6 +67,7 @@ def _serve(options: argparse.Namespace) -> int:
         hosts=_hosts(options),
         calibration=_calibration(options.model, model),
         corrections=corrections,
+        precision=options.precision,
     )
     listener = listen(options.host, options.port)
     port = listener.getsockname()[1]
@@ -142,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a name the page may be asked for under, where it stands behind a proxy; repeatable",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ...; default: cpu")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "32", "bf16"),
+        default="auto",
+        help="auto: bfloat16 where the processor or card computes in it; default: auto",
+    )
     parser.add_argument(
         "--max-megabytes", type=_positive, default=25.0, help="of a picture file; default: 25"
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deepmac.data.images import ImageFileError, read_image
 from deepmac.errors import UserError
 from deepmac.models.files import Network
+from deepmac.nn.inference import Precision, for_inference
 from deepmac.predict.predictor import Predictor
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF", "MPO")
@@ -100,10 +101,11 @@ class Gallery:
     Args:
         model: in eval mode.
         limits: of every picture, and of how many are kept.
+        precision: see ``Predictor``.
     """
 
-    def __init__(self, model: Network, limits: Limits) -> None:
-        self.model = model
+    def __init__(self, model: Network, limits: Limits, precision: Precision = "32") -> None:
+        self.model = for_inference(model, precision)
         self.limits = limits
         self._seen: OrderedDict[str, Picture] = OrderedDict()
         self._lock = threading.Lock()

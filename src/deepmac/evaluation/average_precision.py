@@ -1,7 +1,7 @@
-"""COCO average precision of every class, from pycocotools or faster-coco-eval."""
+"""COCO average precision of every class, by pycocotools or a library that gives its numbers."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from io import StringIO
 from typing import Any, Literal, get_args
 
@@ -10,7 +10,8 @@ import numpy as np
 from deepmac.errors import ConfigError
 from deepmac.evaluation.mask_quality import Rle
 
-Backend = Literal["pycocotools", "faster_coco_eval"]
+Backend = Literal["auto", "vernier", "faster_coco_eval", "pycocotools"]
+"""``auto`` is the first of the others that is installed: the soonest done, with equal numbers."""
 
 #: Metric name -> (IoU threshold or None for the mean over .50:.95, COCO's area range).
 AP_METRICS: dict[str, tuple[float | None, str]] = {
@@ -31,7 +32,7 @@ def average_precision_by_class(
     truths: Sequence[dict[str, Any]],
     detections: Sequence[dict[str, Any]],
     max_detections: int = 100,
-    backend: Backend = "pycocotools",
+    backend: Backend = "auto",
 ) -> dict[str, dict[int, float]]:
     """COCO AP of each class; the AP of a group of classes is the plain mean over its classes.
 
@@ -42,7 +43,7 @@ def average_precision_by_class(
         truths: from `truth_entry`.
         detections: from `detection_entry`.
         max_detections: detections an image and class that count, best scores first (COCO: 100).
-        backend: the library; both give the same numbers.
+        backend: the library; all give the same numbers.
 
     Returns:
         Metric name (`AP_METRICS`) -> category id -> value in 0..1. A class without a single
@@ -56,7 +57,7 @@ def average_precision_by_class(
     common = {
         "info": {},
         "images": [{"id": i, "height": h, "width": w} for i, (h, w) in image_sizes.items()],
-        "categories": [{"id": category_id} for category_id in category_ids],
+        "categories": [{"id": number, "name": str(number)} for number in category_ids],
     }
     with redirect_stdout(StringIO()):
         loaded = []
@@ -118,24 +119,46 @@ def load_backend(backend: str) -> tuple[Any, Any]:
     Raises:
         ConfigError: the backend is unknown or not installed.
     """
-    if backend == "pycocotools":
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        return COCO, COCOeval
-    if backend != "faster_coco_eval":
+    loaders = {
+        "vernier": _vernier,
+        "faster_coco_eval": _faster_coco_eval,
+        "pycocotools": _pycocotools,
+    }
+    if backend == "auto":
+        for load in loaders.values():
+            with suppress(ImportError):
+                return load()
+    if backend not in loaders:
         raise ConfigError(
             f"Unknown evaluation backend {backend!r}; choose one of {', '.join(get_args(Backend))}."
         )
     try:
-        from faster_coco_eval import COCO as FasterCOCO
-        from faster_coco_eval import COCOeval_faster
+        return loaders[backend]()
     except ImportError as error:
         raise ConfigError(
-            "The evaluation backend faster_coco_eval is not installed; run "
-            "`pip install 'deepmac[fast]'` or choose the backend pycocotools."
+            f"The evaluation backend {backend} is not installed; run "
+            "`pip install 'deepmac[fast]'` or choose the backend auto."
         ) from error
-    return FasterCOCO, COCOeval_faster
+
+
+def _vernier() -> tuple[Any, Any]:
+    from pycocotools.coco import COCO
+    from vernier import COCOeval
+
+    return COCO, COCOeval
+
+
+def _faster_coco_eval() -> tuple[Any, Any]:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    return COCO, COCOeval_faster
+
+
+def _pycocotools() -> tuple[Any, Any]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    return COCO, COCOeval
 
 
 def _by_class(precision: np.ndarray, params: Any) -> dict[str, dict[int, float]]:

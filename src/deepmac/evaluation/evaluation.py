@@ -41,7 +41,8 @@ class Evaluation:
     Args:
         index: the data set.
         seen_category_ids: classes that had masks in training, the data set's ids.
-        backend: "pycocotools", or "faster_coco_eval" (the extra `deepmac[fast]`), same numbers.
+        backend: library for COCO AP; "auto" takes the fastest installed (the extra
+            `deepmac[fast]` brings them). All give the same numbers.
         max_detections: COCO's maxDets.
 
     Raises:
@@ -54,7 +55,7 @@ class Evaluation:
         index: CocoIndex,
         *,
         seen_category_ids: Collection[int],
-        backend: Backend = "pycocotools",
+        backend: Backend = "auto",
         max_detections: int = 100,
     ) -> None:
         known = set(index.category_ids)

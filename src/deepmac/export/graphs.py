@@ -14,7 +14,7 @@ from deepmac.export.deepmarc_detect import StaticTwoStage
 from deepmac.nn.deepmarc.model import DeepMARC
 
 Network = Any
-"""DeepMAC or DeepMARC; what ``network(images)[-1]`` gives is each one's own business."""
+"""DeepMAC or DeepMARC; what ``network.last_stage(images)`` gives is each one's own business."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class BoxesGraph(nn.Module):
 
     def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
         """(B, 3, H, W) float RGB in 0..255 and (B, N, 4) xyxy input pixels -> (B, N, S, S)."""
-        masks: Tensor = self.network.mask_probabilities(self.network(images)[-1], boxes)
+        masks: Tensor = self.network.mask_probabilities(self.network.last_stage(images), boxes)
         return masks
 
 
@@ -72,7 +72,7 @@ class DetectGraph(nn.Module):
         Returns:
             (B, K, 4) xyxy input pixels, (B, K) category ids, (B, K) scores, (B, K, S, S).
         """
-        stage = self.network(images)[-1]
+        stage = self.network.last_stage(images)
         found = self.detect(stage, true_sizes)
         masks = self.network.mask_probabilities(stage, found.boxes, labels=found.labels)
         return found.boxes, self.category_ids[found.labels], found.scores, masks

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -18,15 +18,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from deepmac.errors import DataError, UserError
+from deepmac.errors import DataError
 from deepmac.label.loading import BatchDataset, LabelBatch
-from deepmac.label.masks.records import Floats, MaskOptions, mask_records, raw_scores
+from deepmac.label.masks.records import Floats, MaskOptions, mask_records
 from deepmac.label.masks.turned import Turned
-from deepmac.label.network import box_probabilities, paste_frames, paste_rule
+from deepmac.label.network import box_probabilities
 from deepmac.label.parts import Parts, writable
 from deepmac.label.plan import OnError, Plan
 from deepmac.label.progress import Progress
-from deepmac.predict.second_look import finer_crops
+from deepmac.nn.inference import for_inference, resolved
+from deepmac.predict.masks import PictureMasks
 
 STAGES = ("decode", "backbone", "heads", "paste", "write")
 
@@ -103,25 +104,20 @@ class PartWriter:
         for number, (task, boxes) in enumerate(zip(batch.tasks, batch.asked, strict=True)):
             mine = probabilities[start : start + len(boxes)]
             start += len(boxes)
-            if not np.isfinite(mine).all():
-                raise UserError(
-                    f"the model's output for {task.path} is not finite: its weights have diverged; "
-                    "give another checkpoint"
-                )
-            frames, rule = paste_frames(self.network, boxes), paste_rule(self.network)
-            scores = raw_scores(mine, self.options.threshold)
-            if batch.pictures:
-                mine = finer_crops(
-                    self.network,
-                    mine,
-                    batch.places[number],
-                    batch.pictures[number],
-                    refine=self.options.refine,
-                    threshold=self.options.threshold,
-                    image_size=self.image_size,
-                )
+            masks = PictureMasks.of(
+                self.network,  # type: ignore[arg-type]
+                mine,
+                boxes,
+                task.size[::-1],
+                threshold=self.options.threshold,
+                about=str(task.path),
+                refine=self.options.refine,
+                picture=batch.pictures[number] if batch.pictures else None,
+                places=batch.places[number] if batch.pictures else None,
+                image_size=self.image_size,
+            )
             turned = Turned(boxes, task.degrees) if task.degrees.any() else None
-            records = mask_records(mine, frames, task.size, rule, self.options, scores, turned)
+            records = mask_records(masks, self.options, turned)
             for row, record in zip(task.rows.tolist(), records, strict=True):
                 lap("paste")
                 _write_line(self._file, {"row": row, **record})
@@ -245,6 +241,23 @@ class LabelModule(pl.LightningModule):
             self.progress.advance(*self._waiting.pop(0).result())
 
 
+def label_precision(trainer: Mapping[str, Any]) -> str:
+    """What the convolutions compute in: ``32-true``, ``bf16`` or another name of Lightning's.
+
+    Args:
+        trainer: as of `label_parts`.
+    """
+    given = str(trainer.get("precision") or "32")
+    if given in ("bf16", "bf16-true", "bf16-mixed"):
+        return "bf16"
+    if given == "auto":
+        accelerator = str(trainer.get("accelerator", "cpu"))
+        on_card = accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+        given = resolved("auto", torch.device("cuda" if on_card else "cpu"))
+        return "bf16" if given == "bf16" else "32-true"
+    return "32-true" if given in ("32", "32-true") else given
+
+
 def label_parts(
     network: nn.Module,
     plan: Plan,
@@ -274,7 +287,8 @@ def label_parts(
         on_error: what an unreadable picture does.
         restart: see :meth:`Parts.open`.
         tiles: see :func:`deepmac.label.views.views_of`.
-        trainer: arguments of Lightning's ``Trainer`` (devices and the like).
+        trainer: arguments of Lightning's ``Trainer`` (devices and the like); ``precision`` may also
+            be one of ``deepmac.nn.inference.Precision``.
         watch: gets the seconds of each stage.
         quiet: no progress.
 
@@ -286,6 +300,11 @@ def label_parts(
     """
     _quiet_lightning()
     watch = watch or Stopwatch()
+    settings: dict[str, Any] = {"accelerator": "cpu", "devices": 1, **(trainer or {})}
+    precision = label_precision(settings)
+    if precision in ("32-true", "bf16"):
+        settings.pop("precision", None)
+    network = for_inference(network, "bf16" if precision == "bf16" else "32")
     module = LabelModule(
         network,
         plan,
@@ -304,7 +323,6 @@ def label_parts(
         workers=workers,
         restart=restart,
     )
-    settings: dict[str, Any] = {"accelerator": "cpu", "devices": 1, **(trainer or {})}
     runner = pl.Trainer(
         **settings,
         logger=False,

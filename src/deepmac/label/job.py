@@ -18,11 +18,11 @@ from deepmac import __version__
 from deepmac.data.annotations.problems import count_kinds
 from deepmac.errors import ConfigError
 from deepmac.files import atomic_file, usual_permissions, write_atomically
-from deepmac.label.inference import Stopwatch, label_parts
+from deepmac.label.inference import Stopwatch, label_parts, label_precision
 from deepmac.label.masks.calibration import Calibration
 from deepmac.label.masks.records import MaskOptions
 from deepmac.label.merge import Labelled, collect
-from deepmac.label.network import BOXES_PER_STEP, model_digest
+from deepmac.label.network import model_digest
 from deepmac.label.parts import Parts, writable
 from deepmac.label.plan import IMAGES_PER_PART
 from deepmac.label.prepare import Prepared, prepare, read_report, report_path
@@ -31,6 +31,7 @@ from deepmac.label.settings import POLYGON_FORMATS, LabelSettings
 from deepmac.label.stopping import Stopped
 from deepmac.label.writers import FILE_WRITERS, FOLDER_WRITERS, Writing
 from deepmac.models.files import card_of, own_refine, own_threshold
+from deepmac.predict.masks import BOXES_PER_STEP, input_size
 
 _VERSION = 2  # of the parts' content
 
@@ -102,7 +103,7 @@ class _Job:
         self.settings, self.choice, self.plan = prepared.settings, prepared.choice, prepared.plan
         self.out = self.settings.places[1].absolute()
         card = card_of(model)  # type: ignore[arg-type]
-        self.image_size = card.image_size if card else 512
+        self.image_size = input_size(model)
         self.digest = model_digest(model, card.to_dict() if card else {})
         path = self.settings.calibration
         self.calibration = Calibration.read(path, self.digest) if path else None
@@ -241,7 +242,7 @@ class _Job:
             "images_per_part": IMAGES_PER_PART,
             "boxes_per_step": BOXES_PER_STEP,
             "batch_size": settings.batch_size,
-            "precision": settings.precision,
+            "precision": label_precision(settings.trainer),
             "calibration": hashlib.sha256(calibration.encode()).hexdigest(),
             "boxes_format": self.plan.boxes.format,
             "format": settings.format,

@@ -18,6 +18,7 @@ from deepmac.label.masks.records import enlarged
 from deepmac.label.plan import ImageTask
 from deepmac.label.views import View, cut, put_upright, views_of
 from deepmac.nn.conventions import TODAY, Conventions
+from deepmac.predict.boxes import scaled_boxes
 from deepmac.predict.letterbox import letterbox
 
 VIEWS_AT_ONCE = 32
@@ -127,8 +128,7 @@ class BatchDataset(Dataset[LabelBatch]):
             good.append(task)
             images.append(entry.image)
             asked.append(boxes)
-            sides = np.tile(np.array(shown.shape[1::-1], dtype=np.float64), 2)
-            scaled.append(within / sides * np.array([*entry.true_size[::-1]] * 2))
+            scaled.append(scaled_boxes(within, shown.shape[:2], entry.true_size))
             if self.keep_pictures:
                 pictures.append(shown)
                 places.append(within)

@@ -11,10 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepmac.nn.conventions import PasteRule
-
-BOXES_PER_STEP = 64
-"""Boxes of one image that go through the mask head at once: the bound on memory."""
+from deepmac.predict.masks import crop_probabilities
 
 
 def box_probabilities(
@@ -36,33 +33,13 @@ def box_probabilities(
     Returns:
         (M, P, P) float32, the M valid rows in their order.
     """
-    stage = network(images)[-1]
+    stage = network.last_stage(images)
     lap("backbone")
-    rows: list[list[np.ndarray[Any, np.dtype[np.float32]]]] = [[] for _ in range(len(images))]
-    for start in range(0, boxes.shape[1], BOXES_PER_STEP):
-        some = slice(start, start + BOXES_PER_STEP)
-        chosen = valid[:, some]
-        crops = network.mask_probabilities(stage, boxes[:, some], chosen).float().cpu().numpy()
-        for mine, crop, keep in zip(rows, crops, chosen.cpu().numpy(), strict=True):
-            mine.append(crop[keep])
+    crops: np.ndarray[Any, np.dtype[np.float32]] = (
+        crop_probabilities(network, stage, boxes, valid)[valid].cpu().numpy()
+    )
     lap("heads")
-    return np.concatenate([chunk for mine in rows for chunk in mine])
-
-
-def paste_rule(network: Any) -> PasteRule:
-    """How the network's crops meet pixels."""
-    rule: PasteRule = network.conventions.paste_rule
-    return rule
-
-
-def paste_frames(
-    network: Any, boxes: np.ndarray[Any, np.dtype[np.float64]]
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(n, 4) xyxy regions that the crops of such boxes cover: some networks look beyond them."""
-    frames: np.ndarray[Any, np.dtype[np.float64]] = network.mask_frames(
-        torch.from_numpy(boxes)
-    ).numpy()
-    return frames
+    return crops
 
 
 def model_digest(network: nn.Module, card: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from deepmac.data.images import MAX_PIXELS, ImageFileError, check_image
 from deepmac.errors import DataError
 from deepmac.label.choice import TOO_MANY, Choice, is_of_model
 from deepmac.label.settings import OnError
+from deepmac.predict.boxes import box_fault
 
 IMAGES_PER_PART = 16
 """Images whose masks are put on disk together; a killed job does at most these again."""
@@ -385,16 +385,9 @@ def _checked_box(raw: Any, size: tuple[int, int]) -> tuple[float, ...] | tuple[s
         x, y, width, height = (float(value) for value in raw)
     except (TypeError, ValueError, OverflowError):
         return "malformed box", f"has the bbox {raw!r:.80}; it is four numbers x, y, width, height."
-    if not all(map(math.isfinite, (x, y, x + width, y + height))):
-        return "malformed box", f"has the bbox {raw}; correct the NaN or infinite number."
-    if width <= 0 or height <= 0:
-        kind = "zero-area box" if min(width, height) == 0 else "reversed box"
-        return kind, f"has the bbox {raw} of no area; correct it."
-    if x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
-        return (
-            "box outside image",
-            f"has the bbox {raw} outside the image of {size[0]} x {size[1]}; correct it.",
-        )
+    box = x, y, x + width, y + height
+    if fault := box_fault(box, size):
+        return fault[0], f"has the bbox {raw}, which {fault[1]}; correct it."
     # Whatever lies beyond the picture means nothing, and drawing it would take for ever.
     right, bottom = min(x + width, 2.0 * size[0]), min(y + height, 2.0 * size[1])
     return max(x, -float(size[0])), max(y, -float(size[1])), right, bottom

@@ -123,7 +123,8 @@ class Running:
         accelerator: Lightning's; auto, cpu, gpu, ...
         devices: Lightning's; a number, or auto for all.
         num_nodes: hosts; all see the output folder.
-        precision: Lightning's, such as bf16-mixed.
+        precision: 32; bf16, sooner where the processor or card computes in it; auto, that where
+            it does; or another name of Lightning's.
     """
 
     on_error: OnError = "stop"
@@ -134,7 +135,7 @@ class Running:
     accelerator: str = "auto"
     devices: int | str = 1
     num_nodes: int = 1
-    precision: str = "32-true"
+    precision: str = "32"
 
 
 GROUPS = (Data, Choice, Masks, Review, Running)

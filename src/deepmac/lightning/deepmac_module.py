@@ -152,7 +152,7 @@ class DeepMACModule(SegmentationModule):
 
     def predict_results(self, batch: Batch) -> list[ImageResult]:
         """From the last backbone output."""
-        stage = self._network(self._images(batch))[-1]
+        stage = self._network.last_stage(self._images(batch))
         assert self.class_map is not None
         return predict_batch(
             self._network,

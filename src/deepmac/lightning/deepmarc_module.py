@@ -150,7 +150,7 @@ class DeepMARCModule(SegmentationModule):
         assert self.class_map is not None
         return predict_batch(
             network,
-            network(self._images(batch))[-1],
+            network.last_stage(self._images(batch)),
             batch,
             self.class_map,
             threshold=self.hparams["mask_threshold"],

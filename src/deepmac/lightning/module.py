@@ -36,6 +36,7 @@ from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.models.initial_weights import load_initial_weights
 from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET
 from deepmac.nn.extensions import import_named
+from deepmac.nn.inference import require_finite_weights
 from deepmac.nn.ranges import check_arguments
 from deepmac.nn.replicas import ALONE, Replicas, distributed_sum, share
 
@@ -335,6 +336,19 @@ class SegmentationModule(pl.LightningModule, ABC):
         return min(1.0, *shares) if shares else None
 
     # Evaluation and prediction; callbacks turn the returned predictions into metrics and files.
+
+    def on_validation_start(self) -> None:
+        """Answers of weights that are not finite would mean nothing, or crash."""
+        if self.device.type != "xla":  # where reading every weight costs graphs of its own
+            require_finite_weights(self._built)
+
+    def on_test_start(self) -> None:
+        """As before validation."""
+        self.on_validation_start()
+
+    def on_predict_start(self) -> None:
+        """As before validation."""
+        self.on_validation_start()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, list[ImageResult]]:
         """``results`` for every image of the batch, masks of the given boxes included."""

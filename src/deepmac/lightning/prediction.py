@@ -15,7 +15,7 @@ from deepmac.evaluation.results import ImageResult, image_result
 from deepmac.lightning.xla import device as xla
 from deepmac.nn.centernet import no_detections
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.predict.paste import masks_to_rles
+from deepmac.predict.masks import PictureMasks, crop_probabilities, require_finite
 
 _ON_HOST = ("annotation_ids", "valid", "geometry", "original_sizes", "image_ids", "filler")
 
@@ -34,11 +34,14 @@ def predict_batch(
 
     Args:
         network: in eval mode.
-        stage: its last output for ``batch["images"]``.
+        stage: its ``last_stage`` of ``batch["images"]``.
         batch: the padded batch; ``boxes`` are the given ones. Rows that are ``filler`` get none.
         class_map: class slot -> category id.
         min_score: detections below it are left out before the mask head runs.
         threshold: a pixel belongs to a mask above this probability.
+
+    Raises:
+        UserError: answers that are not finite.
     """
     if network.detector:
         detections = network.detect(stage, batch["true_sizes"])
@@ -48,8 +51,8 @@ def predict_batch(
     if class_map.unused_category_ids:
         used = [i not in class_map.unused_category_ids for i in class_map.category_ids]
         wanted &= torch.tensor(used, device=wanted.device)[detections.labels]
-    probabilities = network.mask_probabilities(stage, detections.boxes, wanted, detections.labels)
-    given = network.mask_probabilities(stage, batch["boxes"], batch["valid"], batch["labels"])
+    probabilities = crop_probabilities(network, stage, detections.boxes, wanted, detections.labels)
+    given = crop_probabilities(network, stage, batch["boxes"], batch["valid"], batch["labels"])
     host = xla.fetch(
         {
             "probabilities": probabilities,
@@ -68,18 +71,28 @@ def predict_batch(
     annotation_ids, valid = host["annotation_ids"], host["valid"]
     geometry, sizes, filler = host["geometry"], host["original_sizes"], host["filler"]
     category_of = np.asarray(class_map.category_ids, dtype=np.int64)
-    paste = network.conventions.paste_rule
     predictions = []
     for i, image_id in enumerate(host["image_ids"].tolist()):
         if filler[i]:
             continue
         height, width = sizes[i].tolist()
-        keep = wanted[i]
+        keep, about = wanted[i], f"image {image_id}"
+        require_finite(scores[i], about)
         found = to_original(boxes[i][keep], geometry[i], height, width)
         own = to_original(given_boxes[i][valid[i]], geometry[i], height, width)
-        frames, own_frames = network.mask_frames(found), network.mask_frames(own)
-        own_masks = masks_to_rles(
-            given[i][valid[i]], own_frames, height, width, threshold, rule=paste
+        masks, own_masks = (
+            PictureMasks.of(
+                network,
+                crops,
+                boxes_in_picture.double().numpy(),
+                (height, width),
+                threshold=threshold,
+                about=about,
+            ).rles()
+            for crops, boxes_in_picture in (
+                (probabilities[i][keep], found),
+                (given[i][valid[i]], own),
+            )
         )
         predictions.append(
             image_result(
@@ -87,9 +100,7 @@ def predict_batch(
                 boxes=found,
                 scores=scores[i][keep],
                 category_ids=category_of[labels[i][keep].numpy()],
-                masks=masks_to_rles(
-                    probabilities[i][keep], frames, height, width, threshold, rule=paste
-                ),
+                masks=list(masks),
                 gt_box_masks=dict(
                     zip(annotation_ids[i][valid[i]].tolist(), own_masks, strict=True)
                 ),

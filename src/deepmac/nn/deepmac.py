@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from deepmac.nn.full_resolution import original_box_crops
 from deepmac.nn.mask_heads import build_mask_head
 from deepmac.nn.network import static_shapes
 from deepmac.nn.ranges import Range, Share, Width
-from deepmac.nn.roi_crop import CropImpl, grow_boxes, roi_crop
+from deepmac.nn.roi_crop import CropImpl, bounded_boxes, grow_boxes, roi_crop
 
 # These heads take the instance embedding as parameters (or project it): never concatenated.
 _EMBEDDING_IS_NOT_AN_INPUT = ("cond_inst1", "cond_inst2", "cond_inst3", "embedding_projection")
@@ -37,6 +38,47 @@ class StageOutput(NamedTuple):
     offset: Tensor | None
     pixel_embedding: Tensor
     instance_embedding: Tensor | None
+
+
+class LazyStage:
+    """A `StageOutput` whose maps are computed when they are first read.
+
+    Masks of given boxes read the embeddings alone, and are spared the detector's three heads.
+
+    Args:
+        heads: of the stage.
+        features: (B, F, h, w) the backbone's output.
+    """
+
+    def __init__(self, heads: CenterNetHeads, features: Tensor) -> None:
+        self._heads, self.features = heads, features
+
+    @cached_property
+    def heatmap(self) -> Tensor | None:
+        return self._head("heatmap")
+
+    @cached_property
+    def size(self) -> Tensor | None:
+        return self._head("size")
+
+    @cached_property
+    def offset(self) -> Tensor | None:
+        return self._head("offset")
+
+    @cached_property
+    def pixel_embedding(self) -> Tensor:
+        embedding: Tensor = self._heads["pixel_embedding"](self.features)
+        return embedding
+
+    @cached_property
+    def instance_embedding(self) -> Tensor | None:
+        return self._head("instance_embedding")
+
+    def _head(self, name: str) -> Tensor | None:
+        return self._heads[name](self.features) if name in self._heads else None
+
+
+Stage = StageOutput | LazyStage
 
 
 class DeepMAC(nn.Module):
@@ -169,21 +211,22 @@ class DeepMAC(nn.Module):
         Raises:
             ValueError: H or W is not such a multiple.
         """
-        divisor = self.backbone.size_divisor
-        height, width = images.shape[-2:]
-        if height % divisor or width % divisor:
-            raise ValueError(
-                f"images of {height}x{width} pixels do not fit this backbone: "
-                f"both sides must be multiples of {divisor}"
-            )
-        maps = self.backbone(self.normalize(images))
         stages = []
-        for heads, features in zip(self.heads, maps, strict=True):
+        for heads, features in zip(self.heads, self._maps(images), strict=True):
             out = heads(features)
             stages.append(StageOutput(**dict.fromkeys(StageOutput._fields) | out))
         return stages
 
-    def mask_logits(self, stage: StageOutput, boxes: Tensor, valid: Tensor | None = None) -> Tensor:
+    def last_stage(self, images: Tensor) -> LazyStage:
+        """The network's answer with nothing computed that is not asked for.
+
+        Arguments and errors as of :meth:`forward`, whose last output this is.
+        """
+        last = self.heads[-1]
+        assert isinstance(last, CenterNetHeads)
+        return LazyStage(last, self._maps(images)[-1])
+
+    def mask_logits(self, stage: Stage, boxes: Tensor, valid: Tensor | None = None) -> Tensor:
         """Mask logits of given boxes.
 
         Args:
@@ -196,6 +239,7 @@ class DeepMAC(nn.Module):
             (B, N, S, S) with S = ``mask_size``, or (B, N, h, w) in full-resolution mode.
         """
         batch, count = boxes.shape[:2]
+        boxes = bounded_boxes(boxes)
         pixel = self._pixel_inputs(stage, boxes).flatten(0, 1)
         instance = None
         if stage.instance_embedding is not None:
@@ -218,7 +262,7 @@ class DeepMAC(nn.Module):
 
     def mask_probabilities(
         self,
-        stage: StageOutput,
+        stage: Stage,
         boxes: Tensor,
         valid: Tensor | None = None,
         labels: Tensor | None = None,
@@ -238,7 +282,7 @@ class DeepMAC(nn.Module):
         """What the masks of (..., 4) xyxy boxes cover: the boxes and their ``box_margin``."""
         return grow_boxes(boxes, 1 + 2 * self.box_margin)
 
-    def detect(self, stage: StageOutput, true_sizes: Tensor | None = None) -> Detections:
+    def detect(self, stage: Stage, true_sizes: Tensor | None = None) -> Detections:
         """The best ``max_detections`` boxes of each image; see ``decode_detections``.
 
         In the original padding may hold objects too, and boxes are clipped to the padded square.
@@ -276,7 +320,18 @@ class DeepMAC(nn.Module):
         )
         return crops.reshape(*boxes.shape[:2], size, size)
 
-    def _pixel_inputs(self, stage: StageOutput, boxes: Tensor) -> Tensor:
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        divisor = self.backbone.size_divisor
+        height, width = images.shape[-2:]
+        if height % divisor or width % divisor:
+            raise ValueError(
+                f"images of {height}x{width} pixels do not fit this backbone: "
+                f"both sides must be multiples of {divisor}"
+            )
+        maps: list[Tensor] = self.backbone(self.normalize(images))
+        return maps
+
+    def _pixel_inputs(self, stage: Stage, boxes: Tensor) -> Tensor:
         """(B, N, 2 + E, S, S): coordinates (y, x), then the cropped pixel embedding."""
         batch, count = boxes.shape[:2]
         if self.full_resolution:

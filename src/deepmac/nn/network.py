@@ -33,6 +33,10 @@ class SegmentationNetwork(Protocol):
         """(B, 3, H, W) RGB, uint8 or float in 0..255, to the stages."""
         ...
 
+    def last_stage(self, images: Tensor) -> Any:
+        """The last stage alone; what of it is read is computed when it is, and nothing else."""
+        ...
+
     def detect(self, stage: Any, true_sizes: Tensor | None = None) -> Detections:
         """The best boxes of each image, clipped to ``true_sizes`` (B, 2) (height, width)."""
         ...

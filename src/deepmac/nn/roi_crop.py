@@ -17,6 +17,9 @@ CROP_IMPLS: tuple[CropImpl, ...] = ("auto", "torchvision", "separable", "corner_
 
 OutputSize = int | tuple[int, int]
 
+FARTHEST = 2.0**20
+"""Boxes are cut here, in either direction, before they are cropped: see `bounded_boxes`."""
+
 
 def roi_crop(
     features: Tensor,
@@ -42,7 +45,8 @@ def roi_crop(
         aligned: the half-pixel shift of torchvision's operator.
 
     Returns:
-        (B, N, C, height, width) in the dtype of ``features``. No gradient reaches the boxes.
+        (B, N, C, height, width) in the dtype of ``features``. No gradient reaches the boxes. A box
+        that is not finite or lies absurdly far off means nothing, and does no harm.
 
     Raises:
         ValueError: a sampling ratio below 1, an unknown ``impl`` or shapes that do not fit.
@@ -69,6 +73,21 @@ def grow_boxes(boxes: Tensor, scale: float) -> Tensor:
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
     half = (boxes[..., 2:] - boxes[..., :2]) * (scale / 2)
     return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def bounded_boxes(boxes: Tensor) -> Tensor:
+    """Boxes on which no crop can fail: NaN becomes 0, and no edge lies beyond ``FARTHEST``.
+
+    torchvision's operator reads outside its memory where a box is NaN or infinite. Ordinary boxes
+    stay as they are, bit for bit; the shape never depends on the values.
+
+    Args:
+        boxes: (..., 4) floating.
+
+    Returns:
+        The same shape and dtype.
+    """
+    return torch.where(boxes.isnan(), 0.0, boxes).clamp(-FARTHEST, FARTHEST)
 
 
 def separable_roi_align(
@@ -107,7 +126,11 @@ def torchvision_roi_align(
     dtype = _coordinate_dtype(features)
     image = torch.arange(batch, device=boxes.device, dtype=dtype)
     rois = torch.cat(
-        [image.view(batch, 1, 1).expand(batch, count, 1), boxes.detach().to(dtype)], dim=-1
+        [
+            image.view(batch, 1, 1).expand(batch, count, 1),
+            bounded_boxes(boxes.detach().to(dtype)),
+        ],
+        dim=-1,
     )
     crops = roi_align(
         features.to(dtype),
@@ -211,7 +234,7 @@ def _box_edges(
     features: Tensor, boxes: Tensor, spatial_scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four (B, N) edges in map pixels, never in half precision."""
-    scaled = boxes.detach().to(_coordinate_dtype(features)) * spatial_scale
+    scaled = bounded_boxes(boxes.detach().to(_coordinate_dtype(features))) * spatial_scale
     return scaled[..., 0], scaled[..., 1], scaled[..., 2], scaled[..., 3]
 
 

@@ -12,6 +12,7 @@ box when its centre does, and samples there, held at the outermost cell centres.
 float32, and is zero where that falls outside [0, S - 1].
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,13 +24,19 @@ from deepmac.nn.conventions import PasteRule
 
 
 class _Region(NamedTuple):
-    """The pixels that a box covers; their values are ``wy @ mask @ wx.T``."""
+    """The pixels of a box that can belong to its mask; their values are ``wy @ mask @ wx.T``."""
 
     top: int
     left: int
     wy: NDArray[np.float32]
     mask: NDArray[np.float32]
     wx: NDArray[np.float32]
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """(h, w) probabilities."""
+        values: NDArray[Any] = self.wy @ self.mask @ self.wx.T
+        return values
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -76,11 +83,11 @@ def paste_masks(
     rule: PasteRule = "roi_align",
 ) -> NDArray[np.bool_]:
     """`paste_mask` for (N, S, S) probabilities and (N, 4) boxes: (N, height, width) bool."""
-    regions = _regions(probabilities, boxes, height, width, rule)
-    masks = np.zeros((len(regions), height, width), dtype=np.bool_)
+    count = len(_array(boxes))
+    masks = np.zeros((count, height, width), dtype=np.bool_)
+    regions = _regions(probabilities, boxes, height, width, rule, threshold)
     for mask, region in zip(masks, regions, strict=True):
-        values = region.wy @ region.mask @ region.wx.T
-        np.greater(values, threshold, out=mask[region.window])
+        np.greater(region.values, threshold, out=mask[region.window])
     return masks
 
 
@@ -92,10 +99,11 @@ def paste_probabilities(
     rule: PasteRule = "roi_align",
 ) -> NDArray[np.float32]:
     """`paste_masks` before the threshold: (N, height, width) float32, zero outside the boxes."""
-    regions = _regions(probabilities, boxes, height, width, rule)
-    pasted = np.zeros((len(regions), height, width), dtype=np.float32)
-    for image, region in zip(pasted, regions, strict=True):
-        image[region.window] = region.wy @ region.mask @ region.wx.T
+    pasted = np.zeros((len(_array(boxes)), height, width), dtype=np.float32)
+    for image, region in zip(
+        pasted, _regions(probabilities, boxes, height, width, rule), strict=True
+    ):
+        image[region.window] = region.values
     return pasted
 
 
@@ -123,7 +131,7 @@ def masks_to_rles(
     """
     runs = [
         {"size": [height, width], "counts": _run_lengths(region, threshold, height, width)}
-        for region in _regions(probabilities, boxes, height, width, rule)
+        for region in _regions(probabilities, boxes, height, width, rule, threshold)
     ]
     rles: list[dict[str, Any]] = coco_mask.frPyObjects(runs, height, width) if runs else []
     return rles
@@ -142,7 +150,9 @@ def _regions(
     height: int,
     width: int,
     rule: PasteRule,
-) -> list[_Region]:
+    threshold: float | None = None,
+) -> Iterator[_Region]:
+    """One at a time. What cannot be above ``threshold`` is left out before it is enlarged."""
     masks = _array(probabilities).astype(np.float32, copy=False)
     edges = _array(boxes).astype(np.float64)
     if masks.ndim != 3 or edges.shape != (len(masks), 4):
@@ -152,12 +162,28 @@ def _regions(
     if rule not in ("roi_align", "corner_aligned"):
         raise ValueError(f"paste rule {rule!r} is unknown: use roi_align or corner_aligned.")
     positions = _pixel_centre_positions if rule == "roi_align" else _corner_aligned_positions
-    regions = []
     for mask, (x_start, y_start, x_end, y_end) in zip(masks, edges.tolist(), strict=True):
         top, y = positions(y_start, y_end, height, mask.shape[0])
         left, x = positions(x_start, x_end, width, mask.shape[1])
-        regions.append(_Region(top, left, _hat(y, mask.shape[0]), mask, _hat(x, mask.shape[1])))
-    return regions
+        if threshold is not None:
+            above = mask > threshold
+            rows, columns = _within_reach(y, above.any(axis=1)), _within_reach(x, above.any(axis=0))
+            top, y = top + rows.start, y[rows]
+            left, x = left + columns.start, x[columns]
+        wy, wx = _hat(y, mask.shape[0]), _hat(x, mask.shape[1])
+        yield _Region(top, left, wy, mask, wx)
+
+
+def _within_reach(position: NDArray[np.float32], live: NDArray[np.bool_]) -> slice:
+    """Of increasing positions, those that some live cell has weight on."""
+    cells = np.flatnonzero(live)
+    if not cells.size:
+        return slice(0, 0)
+    if len(position) > 1 and position[0] > position[-1]:  # an inverted box flips its mask
+        return slice(0, len(position))
+    first = np.searchsorted(position, cells[0] - 1, side="right")
+    last = np.searchsorted(position, cells[-1] + 1, side="left")
+    return slice(int(first), max(int(first), int(last)))
 
 
 def _pixel_centre_positions(

@@ -14,10 +14,12 @@ from deepmac.class_map import ClassMap
 from deepmac.errors import UserError
 from deepmac.models.files import Network, card_of, own_refine, own_threshold
 from deepmac.models.refining import Refine
+from deepmac.nn.inference import Precision, for_inference
+from deepmac.nn.roi_crop import FARTHEST
+from deepmac.predict.boxes import Boxes, checked_boxes, edges, scaled_boxes
 from deepmac.predict.letterbox import letterbox
-from deepmac.predict.paste import paste_masks
+from deepmac.predict.masks import PictureMasks, crop_probabilities, input_size, require_finite
 from deepmac.predict.results import BoxMasks, Floats, Prediction
-from deepmac.predict.second_look import finer_crops
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +30,8 @@ __all__ = ["BoxMasks", "Prediction", "Predictor"]
 class Predictor:
     """Runs a network on one picture at a time.
 
+    It works on a copy of the network as it is now, made for speed (``deepmac.nn.inference``).
+
     Args:
         model: a network, best from ``deepmac.load_model``.
         class_map: category of every class slot; None takes the model's own, or the slots 0, 1, ...
@@ -37,6 +41,11 @@ class Predictor:
         refine: ``none``; ``edges``: masks snapped to the picture's colours and edges, without
             specks; ``full``: with more looks at the picture beforehand, for several times the
             time; None takes the model's own, or ``none``.
+        precision: ``32``; ``bf16`` for convolutions in bfloat16; ``auto`` for that where the
+            processor or card computes in it.
+
+    Raises:
+        UserError: weights that are not finite.
     """
 
     def __init__(
@@ -47,11 +56,13 @@ class Predictor:
         image_size: int | None = None,
         threshold: float | None = None,
         refine: Refine | None = None,
+        precision: Precision = "32",
     ) -> None:
         card = card_of(model)
         self.model = model.eval()
+        self.network = for_inference(self.model, precision)
         self.class_map = class_map or (card.class_map if card else None)
-        self.image_size = image_size or (card.image_size if card else 512)
+        self.image_size = image_size or input_size(model)
         self.threshold = threshold if threshold is not None else own_threshold(model)
         self.refine: Refine = own_refine(model) if refine is None else refine
         self._stage: Any = None
@@ -72,7 +83,7 @@ class Predictor:
         """
         rgb = to_rgb(picture)
         entry = letterbox(rgb, self.image_size, self.model.conventions)
-        self._stage = self.model(entry.image.to(self._device))[-1]
+        self._stage = self.network.last_stage(entry.image.to(self._device))
         self._image, self._true_size = rgb, entry.true_size
 
     @torch.inference_mode()
@@ -86,48 +97,39 @@ class Predictor:
             (N, S, S) float32; see the network's ``mask_probabilities`` and ``mask_frames``.
 
         Raises:
-            UserError: no picture was set, or boxes of another shape or not finite.
+            UserError: no picture was set; a box that is not finite, has its corners swapped or lies
+                outside the picture; or the network's answer is not finite.
         """
-        return self._crops(self._to_input(self._checked(boxes)))
+        stage = self._current
+        scaled = scaled_boxes(self._checked(boxes), self._size, self._true_size)
+        given = torch.from_numpy(scaled.clip(-FARTHEST, FARTHEST).astype(np.float32))[None]
+        return self._crops(stage, given.to(self._device))
 
-    def predict(self, boxes: Tensor | ArrayLike) -> BoxMasks:
+    def predict(
+        self,
+        boxes: Tensor | ArrayLike,
+        *,
+        threshold: float | None = None,
+        refine: Refine | None = None,
+    ) -> BoxMasks:
         """Masks of given boxes: ``masks, scores = predictor.predict(boxes)``.
 
         Args:
             boxes: (N, 4) xyxy in the picture's pixels.
+            threshold: another one than the predictor's.
+            refine: another one than the predictor's.
 
         Returns:
-            (N, H, W) bool masks, and (N,) float32 scores: the mean probability within the mask;
-            a tuple with ``to_coco()``, ``to_supervision()`` and ``plot()``.
+            (N, H, W) bool masks, and (N,) float32 scores: the IoU that the network expects of
+            them (see ``deepmac.predict.masks.mask_scores``); with ``to_coco()``,
+            ``to_supervision()`` and ``plot()``.
 
         Raises:
             UserError: as :meth:`predict_crops`.
         """
         crops = self.predict_crops(boxes)
-        inside = crops > self.threshold
-        total = np.where(inside, crops, 0).sum(axis=(1, 2), dtype=np.float32)
-        scores = total / np.maximum(inside.sum(axis=(1, 2)), 1).astype(np.float32)
         given = self._checked(boxes)
-        finer = self.refined(crops, given)
-        return BoxMasks(self._paste(finer, given), scores, given, self._image)
-
-    def refined(
-        self,
-        crops: Floats,
-        boxes: NDArray[np.float64],
-        threshold: float | None = None,
-        refine: Refine | None = None,
-    ) -> Floats:
-        """What the masks are made of: :meth:`predict_crops` of (N, 4) boxes, refined as set."""
-        return finer_crops(
-            self.model,
-            crops,
-            boxes,
-            self._image,
-            refine=self.refine if refine is None else refine,
-            threshold=self.threshold if threshold is None else threshold,
-            image_size=self.image_size,
-        )
+        return BoxMasks(self._masks(crops, given, threshold, refine), given, self._image)
 
     @torch.inference_mode()
     def detect(self, min_score: float = 0.0) -> Prediction:
@@ -140,18 +142,19 @@ class Predictor:
             UserError: no picture was set.
         """
         stage = self._current
-        found = self.model.detect(stage, torch.tensor([self._true_size], device=self._device))
+        found = self.network.detect(stage, torch.tensor([self._true_size], device=self._device))
         scores, slots = found.scores[0], found.labels[0]
+        require_finite(scores, "this picture")
         keep = (scores > 0) & (scores >= min_score)
-        crops = self._crops(found.boxes[:, keep], found.labels[:, keep])
+        crops = self._crops(stage, found.boxes[:, keep], found.labels[:, keep])
         boxes = self._to_picture(found.boxes[0, keep])
-        masks = self._paste(self.refined(crops, boxes), boxes)
         labels = slots[keep].cpu().numpy().astype(np.int64)
         names: dict[int, str] = {}
         if self.class_map is not None:
             labels = np.asarray(self.class_map.category_ids, dtype=np.int64)[labels]
             names = dict(zip(self.class_map.category_ids, self.class_map.names, strict=True))
         found_scores = scores[keep].float().cpu().numpy()
+        masks = self._masks(crops, boxes)
         return Prediction(boxes.astype(np.float32), labels, found_scores, masks, self._image, names)
 
     @property
@@ -166,45 +169,44 @@ class Predictor:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return next(self.network.parameters()).device
 
-    def _checked(self, boxes: Tensor | ArrayLike) -> NDArray[np.float64]:
-        if isinstance(boxes, Tensor):
-            boxes = boxes.detach().cpu().numpy()
-        array = np.asarray(boxes, dtype=np.float64)
-        if array.size == 0:
-            array = array.reshape(0, 4)
-        if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
-            raise UserError(
-                f"boxes must be (N, 4) finite numbers (x0, y0, x1, y1), not of shape {array.shape}"
-            )
-        return array
+    def _checked(self, boxes: Tensor | ArrayLike) -> Boxes:
+        height, width = self._size
+        return checked_boxes(boxes, (width, height))
 
-    def _crops(self, boxes: Tensor, labels: Tensor | None = None) -> Floats:
+    def _crops(self, stage: Any, boxes: Tensor, labels: Tensor | None = None) -> Floats:
         """(N, S, S) of (1, N, 4) boxes in input pixels."""
-        crops = self.model.mask_probabilities(self._current, boxes, labels=labels)[0]
-        result: Floats = crops.float().cpu().numpy()
+        crops = crop_probabilities(self.network, stage, boxes, labels=labels)[0]
+        require_finite(crops, "this picture")
+        result: Floats = crops.cpu().numpy()
         return result
 
-    def _paste(self, crops: Floats, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
-        rule = self.model.conventions.paste_rule
-        height, width = self._size
-        frames = self.model.mask_frames(torch.from_numpy(boxes)).numpy()
-        return paste_masks(crops, frames, height, width, self.threshold, rule)
-
-    def _to_input(self, boxes: NDArray[np.float64]) -> Tensor:
-        """(1, N, 4) float32 in input pixels."""
-        self._current  # noqa: B018 - its error comes first
-        scaled = boxes / _edges(self._size) * _edges(self._true_size)
-        return torch.from_numpy(scaled.astype(np.float32))[None].to(self._device)
+    def _masks(
+        self,
+        crops: Floats,
+        boxes: Boxes,
+        threshold: float | None = None,
+        refine: Refine | None = None,
+    ) -> PictureMasks:
+        return PictureMasks.of(
+            self.network,
+            crops,
+            boxes,
+            self._size,
+            threshold=self.threshold if threshold is None else threshold,
+            refine=self.refine if refine is None else refine,
+            picture=self._image,
+            image_size=self.image_size,
+        )
 
     def _to_picture(self, boxes: Tensor) -> NDArray[np.float64]:
         """(N, 4) clipped to the picture.
 
         Normalised in float32 in between, as in the original: pasting is sensitive to rounding.
         """
-        relative = boxes.float().cpu().numpy() / _edges(self._true_size).astype(np.float32)
-        return relative.clip(0, 1).astype(np.float64) * _edges(self._size)
+        relative = boxes.float().cpu().numpy() / edges(self._true_size).astype(np.float32)
+        return relative.clip(0, 1).astype(np.float64) * edges(self._size)
 
 
 def to_rgb(picture: Any) -> NDArray[np.uint8]:
@@ -237,9 +239,3 @@ def to_rgb(picture: Any) -> NDArray[np.uint8]:
             f"a picture must be (H, W, 3) uint8 RGB, not {rgb.shape} {rgb.dtype}: convert it"
         )
     return rgb
-
-
-def _edges(size: tuple[int, int]) -> NDArray[np.float64]:
-    """(height, width) as the far edges of a box (x, y, x, y)."""
-    height, width = size
-    return np.array([width, height, width, height], dtype=np.float64)

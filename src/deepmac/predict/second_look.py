@@ -114,7 +114,7 @@ def mirrored(network: Any, images: Tensor, boxes: Tensor, width: int) -> Tensor:
     flipped[..., :width] = images[..., :width].flip(-1)
     x0, y0, x1, y1 = boxes.unbind(-1)
     turned = torch.stack([width - x1, y0, width - x0, y1], -1)
-    stage = network(flipped)[-1]
+    stage = network.last_stage(flipped)
     answer: Tensor = network.mask_probabilities(stage, turned)[0].float().flip(-1)
     return answer
 
@@ -144,7 +144,9 @@ def closer(network: Any, picture: Tensor, boxes: Tensor) -> Tensor:
         turned = torch.stack([_WINDOW - x1, y0, _WINDOW - x0, y1], 1)
         both = torch.cat([pixels, pixels.flip(-1)]).to(device)
         asked = torch.cat([inside[some], turned]).to(device)
-        probabilities = network.mask_probabilities(network(both)[-1], asked[:, None])[:, 0].float()
+        probabilities = network.mask_probabilities(network.last_stage(both), asked[:, None])[
+            :, 0
+        ].float()
         plain, mirror = probabilities.chunk(2)
         answers.append((plain + mirror.flip(-1)) / 2)
     return torch.cat(answers)

@@ -24,6 +24,7 @@ from deepmac.label.network import model_digest
 from deepmac.label.parts import Parts
 from deepmac.label.plan import make_plan
 from deepmac.models.files import card_of
+from deepmac.predict.masks import input_size
 
 
 def calibrate_model(
@@ -58,7 +59,7 @@ def calibrate_model(
     card = card_of(model)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory(prefix="deepmac-calibrate-") as folder:
         parts = Parts(Path(folder) / "parts", {})
-        size = card.image_size if card else 512
+        size = input_size(model)
         label_parts(model, plan, parts, masks, image_size=size, on_error="skip", **how)
         labelled = collect(plan, parts)
         raw, iou, boxed, rounded, image_ids = [], [], [], [], []

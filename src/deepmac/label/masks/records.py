@@ -15,8 +15,8 @@ from deepmac.label.masks.components import fill_holes, largest_component
 from deepmac.label.masks.polygons import coco_polygons, mask_polygons
 from deepmac.label.masks.turned import Turned, turned_rle
 from deepmac.models.refining import Refine
-from deepmac.nn.conventions import PasteRule
-from deepmac.predict.paste import mask_to_rle, masks_to_rles
+from deepmac.predict.masks import PictureMasks
+from deepmac.predict.paste import mask_to_rle
 
 Floats = NDArray[np.float32]
 Boxes = NDArray[np.float64]
@@ -50,35 +50,8 @@ def enlarged(boxes: Boxes, margin: float, size: tuple[int, int] | None = None) -
     return wide if size is None else np.clip(wide, 0, np.tile(np.array(size, dtype=np.float64), 2))
 
 
-def raw_scores(probabilities: Floats, threshold: float = 0.5) -> NDArray[np.float64]:
-    """How good the network thinks its masks are: the expected overlap over the expected union.
-
-    With every cell an independent coin of its probability, a mask that takes the cells above the
-    threshold meets the truth in sum(p inside) cells, and both together hold
-    count(inside) + sum(p outside).
-
-    Args:
-        probabilities: (n, S, S) within the boxes.
-        threshold: as for the masks.
-
-    Returns:
-        (n,) in 0..1; 0 for an empty mask.
-    """
-    values = probabilities.astype(np.float64)
-    inside = probabilities > threshold
-    met = np.where(inside, values, 0).sum(axis=(1, 2))
-    union = inside.sum(axis=(1, 2)) + np.where(inside, 0, values).sum(axis=(1, 2))
-    return np.divide(met, union, out=np.zeros_like(met), where=met > 0)
-
-
 def mask_records(
-    probabilities: Floats,
-    boxes: Boxes,
-    size: tuple[int, int],
-    rule: PasteRule,
-    options: MaskOptions,
-    scores: NDArray[np.float64] | None = None,
-    turned: Turned | None = None,
+    masks: PictureMasks, options: MaskOptions, turned: Turned | None = None
 ) -> Iterator[dict[str, Any]]:
     """One record for each box, in order: plain values for JSON.
 
@@ -86,26 +59,21 @@ def mask_records(
     ``polygons`` where asked for. An empty mask has area 0.
 
     Args:
-        probabilities: (n, S, S) within the boxes.
-        boxes: (n, 4) xyxy in pixels, the region of each crop.
-        size: (width, height) of the image.
-        rule: of the network.
+        masks: of one picture's boxes.
         options: see there.
-        scores: (n,) raw scores; None takes those of the probabilities.
-        turned: boxes that are turned; ``boxes`` are then the regions before that.
+        turned: boxes that are turned; the frames are then the regions before that.
     """
-    width, height = size
-    if scores is None:
-        scores = raw_scores(probabilities, options.threshold)
-    for n, (one, box, score) in enumerate(zip(probabilities, boxes, scores.tolist(), strict=True)):
+    for n, score in enumerate(masks.scores.tolist()):
         if turned is None:
-            rle = masks_to_rles(one[None], box[None], height, width, options.threshold, rule)[0]
+            rle = masks.rle(n)
         else:
-            rle = turned_rle(one, box, turned.of(n), (height, width), options.threshold)
+            rle = turned_rle(
+                masks.crops[n], masks.frames[n], turned.of(n), masks.size, masks.threshold
+            )
         if options.largest_component or options.fill_holes:
             rle = _cleaned(rle, options)
         record: dict[str, Any] = {
-            "rle": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
+            "rle": {"size": list(masks.size), "counts": rle["counts"].decode("ascii")},
             "raw": round(score, SCORE_DECIMALS),
             "area": int(coco_mask.area(rle)),
             "tight": [float(value) for value in coco_mask.toBbox(rle)],

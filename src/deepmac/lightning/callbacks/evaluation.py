@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback
 from rich.console import Console
 
 from deepmac.evaluation import Evaluation, flatten_metrics, format_table
+from deepmac.evaluation.average_precision import Backend
 from deepmac.evaluation.results import ImageResult, write_results_json
 from deepmac.files import write_atomically
 from deepmac.lightning.xla import device as xla
@@ -26,17 +27,18 @@ class EvaluateCoco(Callback):
     """Scores the predictions of all replicas, every image once.
 
     Args:
-        backend: ``pycocotools``, or ``faster_coco_eval`` for the same numbers sooner.
+        backend: library for COCO AP; all give the same numbers, ``auto`` takes the fastest
+            installed.
         max_detections: COCO's maxDets.
     """
 
     def __init__(
         self,
         *,
-        backend: Literal["pycocotools", "faster_coco_eval"] = "pycocotools",
+        backend: Backend = "auto",
         max_detections: PositiveInt = 100,
     ) -> None:
-        self.backend: Literal["pycocotools", "faster_coco_eval"] = backend
+        self.backend: Backend = backend
         self.max_detections = max_detections
         self.metrics: dict[str, Any] = {}
         self.step = -1

@@ -167,6 +167,10 @@ class DeepMARC(nn.Module):
         # Anchors and crops take their precision from the maps, and must place boxes to the pixel.
         return [{name: level.float() for name, level in levels.items()}]
 
+    def last_stage(self, images: Tensor) -> Stage:
+        """The one stage of :meth:`forward`: the two heads start from it when they are asked."""
+        return self(images)[-1]
+
     def losses(
         self,
         stage: Stage,

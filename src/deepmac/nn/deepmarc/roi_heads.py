@@ -18,7 +18,7 @@ from torchvision.ops.poolers import initLevelMapper
 
 from deepmac.errors import UserError
 from deepmac.nn.replicas import ALONE, Replicas
-from deepmac.nn.roi_crop import grow_boxes, separable_roi_align
+from deepmac.nn.roi_crop import bounded_boxes, grow_boxes, separable_roi_align
 
 TrainBoxes = Literal["gt", "proposals"]
 Features = Mapping[str, Tensor]
@@ -49,6 +49,16 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
             canonical_level=self.canonical_level,
         )
 
+    def forward(
+        self,
+        x: dict[str, Tensor],
+        boxes: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> Tensor:
+        """As torchvision's, of boxes that cannot make it fail."""
+        crops: Tensor = super().forward(x, [bounded_boxes(own) for own in boxes], image_shapes)
+        return crops
+
     def padded(self, features: Features, boxes: Tensor) -> Tensor:
         """The same numbers without a shape that depends on data, for export and compilation.
 
@@ -61,6 +71,7 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
         """
         assert self.map_levels is not None and self.scales is not None
         batch, count = boxes.shape[:2]
+        boxes = bounded_boxes(boxes)
         level_of = self.map_levels([boxes.flatten(0, 1)]).view(batch, count, 1, 1, 1)
         height, width = self.output_size
         total: Tensor | None = None

@@ -1,0 +1,230 @@
+"""A copy of a network that answers sooner: norms folded away, a better memory format, bfloat16.
+
+The network that was given is left as it is. In float32 the copy's answers differ by rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from typing import Any, Literal, TypeVar, get_args
+
+import torch
+from timm.layers import BatchNormAct2d, Conv2dSame
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from deepmac.errors import UserError
+from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.norm import BatchNorm2d
+
+Precision = Literal["auto", "32", "bf16"]
+"""``32``: float32. ``bf16``: convolutions in bfloat16. ``auto``: the second where the device
+computes in it, the first elsewhere."""
+
+N = TypeVar("N", bound=nn.Module)
+
+_PREPARED = "_prepared_for"
+_CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # subclasses that turn their weights into others are not
+_NORMS = (nn.BatchNorm2d, BatchNorm2d)
+
+
+def for_inference(network: N, precision: Precision = "32") -> N:
+    """A copy of a network for predictions alone, on the same device.
+
+    Batch norms become part of the convolutions before them, and weights lie as convolutions read
+    them soonest. A copy that was made here is returned as it is.
+
+    Args:
+        network: DeepMAC or DeepMARC.
+        precision: see `Precision`.
+
+    Raises:
+        ValueError: an unknown precision.
+        UserError: weights that are not finite.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision is {', '.join(get_args(Precision))}, not {precision!r}")
+    if _PREPARED in network.__dict__:
+        return network
+    require_finite_weights(network)
+    device = next(network.parameters()).device
+    kind = resolved(precision, device)
+    prepared = copy.deepcopy(network).eval().requires_grad_(False)
+    with torch.inference_mode(False), torch.no_grad():
+        _fold_norms(prepared)
+        if device.type in ("cpu", "cuda"):
+            prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for part in _parts(prepared):
+                part.register_forward_pre_hook(_channels_last)
+        if kind == "bf16":
+            _to_bfloat16(prepared)
+    prepared.__dict__[_PREPARED] = kind
+    return prepared
+
+
+def require_finite_weights(network: nn.Module) -> None:
+    """Refuse a network whose answers would mean nothing.
+
+    Raises:
+        UserError: a weight or a norm's statistic is NaN or infinite.
+    """
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise UserError(
+                f"the model's weights are not finite ({name}): its training has diverged; give an "
+                "earlier checkpoint"
+            )
+
+
+def prepared_precision(network: nn.Module) -> Literal["32", "bf16"] | None:
+    """What a copy of :func:`for_inference` computes in; None for other networks."""
+    kind: Literal["32", "bf16"] | None = network.__dict__.get(_PREPARED)
+    return kind
+
+
+def resolved(precision: Precision, device: torch.device) -> Literal["32", "bf16"]:
+    """What ``auto`` means on a device."""
+    if precision != "auto":
+        return precision
+    return "bf16" if has_bfloat16(device) else "32"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies matrices of bfloat16; where it does not, they are emulated."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, flag, bool)()) for flag in flags)
+
+
+def _parts(network: Any) -> list[nn.Module]:
+    """Where the convolutions are."""
+    if isinstance(network, DeepMAC):
+        return [network.backbone, *network.heads[-1].values(), network.mask_head]  # type: ignore[operator, union-attr]
+    return [network.backbone, network.roi_heads.mask_head, network.roi_heads.mask_predictor]
+
+
+def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        value.contiguous(memory_format=torch.channels_last)
+        if isinstance(value, Tensor) and value.ndim == 4
+        else value
+        for value in inputs
+    )
+
+
+def _to_bfloat16(network: nn.Module) -> None:
+    """Convolutions; crops, boxes and what is exponential stay wide."""
+    for part in _parts(network):
+        part.to(torch.bfloat16)
+        part.register_forward_pre_hook(_narrow)
+        if not isinstance(network, DeepMAC):
+            part.register_forward_hook(_wide)
+
+
+def _narrow(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    narrow: tuple[Any, ...] = _cast(inputs, torch.bfloat16)
+    return narrow
+
+
+def _wide(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+    return _cast(output, torch.float32)
+
+
+def _cast(values: Any, dtype: torch.dtype) -> Any:
+    if isinstance(values, Tensor):
+        return values.to(dtype) if values.is_floating_point() else values
+    if isinstance(values, tuple | list):
+        return type(values)(_cast(value, dtype) for value in values)
+    if isinstance(values, dict):
+        return type(values)((name, _cast(value, dtype)) for name, value in values.items())
+    return values
+
+
+class _Through(nn.Module):
+    """In the place of a norm that is part of a convolution now."""
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        return x
+
+
+def _fold_norms(network: Any) -> None:
+    """Fold each norm that a convolution feeds; all or nothing, as the answers tell."""
+    divisor = int(network.backbone.size_divisor)
+    side = divisor * -(-64 // divisor)
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 255
+    image = image.to(next(network.parameters()).device)
+    before, pairs = _answers(network, image), _pairs(network, image)
+    held = copy.deepcopy(network)
+    for convolution, norm in pairs:
+        _fold(network.get_submodule(convolution), network.get_submodule(norm))
+        _replace(network, norm)
+    after = _answers(network, image)
+    if not torch.allclose(before, after, rtol=1e-3, atol=1e-4):  # an output has other readers
+        network.__dict__.update(held.__dict__)
+
+
+def _answers(network: Any, image: Tensor) -> Tensor:
+    side = image.shape[-1]
+    boxes = image.new_tensor([[[1.0, 2.0, side / 2, side - 3]]])
+    labels = torch.zeros(1, 1, dtype=torch.int64, device=image.device)
+    stage = network.last_stage(image)
+    masks: Tensor = network.mask_probabilities(stage, boxes, labels=labels)
+    return masks
+
+
+def _pairs(network: Any, image: Tensor) -> list[tuple[str, str]]:
+    """Names of (convolution, norm) where the second takes what the first gives, once."""
+    outputs: dict[int, tuple[str, Tensor]] = {}
+    pairs: list[tuple[str, str]] = []
+    hooks = []
+    for name, module in network.named_modules():
+        if type(module) in _CONVOLUTIONS:
+
+            def keep(_: Any, __: Any, output: Tensor, name: str = name) -> None:
+                outputs[id(output)] = (name, output)  # held, so that no other gets its id
+
+            hooks.append(module.register_forward_hook(keep))
+        elif isinstance(module, _NORMS):
+
+            def look(_: Any, inputs: tuple[Any, ...], name: str = name) -> None:
+                if id(inputs[0]) in outputs:
+                    pairs.append((outputs[id(inputs[0])][0], name))
+
+            hooks.append(module.register_forward_pre_hook(look))
+    try:
+        _answers(network, image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    times = Counter(name for pair in pairs for name in pair)
+    return [pair for pair in pairs if times[pair[0]] == times[pair[1]] == 1]
+
+
+def _fold(convolution: Any, norm: Any) -> None:
+    """In float64, rounded once."""
+    weight, bias = fuse_conv_bn_weights(
+        convolution.weight.double(),
+        None if convolution.bias is None else convolution.bias.double(),
+        norm.running_mean.double(),
+        norm.running_var.double(),
+        norm.options.eps if isinstance(norm, BatchNorm2d) else norm.eps,
+        None if norm.weight is None else norm.weight.double(),
+        None if norm.bias is None else norm.bias.double(),
+    )
+    dtype = convolution.weight.dtype
+    convolution.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    convolution.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+
+
+def _replace(network: nn.Module, name: str) -> None:
+    """Put what is left of a norm in its place: timm's hold an activation."""
+    parent, _, own = name.rpartition(".")
+    norm = network.get_submodule(name)
+    left: nn.Module = _Through()
+    if isinstance(norm, BatchNormAct2d):
+        left = nn.Sequential(norm.drop, norm.act)
+    setattr(network.get_submodule(parent), own, left)

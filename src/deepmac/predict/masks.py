@@ -1,0 +1,198 @@
+"""The one way from a network, a picture's features and boxes to masks in the picture's pixels.
+
+``crop_probabilities`` asks the network; ``PictureMasks`` holds its answer for one picture, a small
+square for each box, and makes a mask of it only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deepmac.errors import UserError
+from deepmac.models.files import card_of
+from deepmac.models.refining import Refine
+from deepmac.nn.conventions import PasteRule
+from deepmac.nn.network import SegmentationNetwork, static_shapes
+from deepmac.predict.boxes import Boxes
+from deepmac.predict.paste import masks_to_rles, paste_mask
+from deepmac.predict.second_look import finer_crops
+
+Floats = NDArray[np.float32]
+
+FALLBACK_SIZE = 512
+"""Side of a network's input where nothing says it."""
+BOXES_PER_STEP = 64
+"""Boxes of one image that go through the mask head at once: the bound on memory."""
+
+
+def input_size(network: nn.Module) -> int:
+    """Side of the padded square that a network wants, in pixels."""
+    card = card_of(network)
+    return card.image_size if card else FALLBACK_SIZE
+
+
+def crop_probabilities(
+    network: SegmentationNetwork,
+    stage: Any,
+    boxes: Tensor,
+    valid: Tensor | None = None,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Foreground probabilities within boxes, a bounded number of boxes at a time.
+
+    Args:
+        network: in eval mode.
+        stage: its last one.
+        boxes: (B, N, 4) xyxy in input pixels.
+        valid: (B, N) bool; other rows mean nothing.
+        labels: (B, N) class slots, for networks with one mask per class.
+
+    Returns:
+        (B, N, S, S) float32 on the device; where shapes are static, all boxes go at once.
+    """
+    step = max(1, boxes.shape[1]) if static_shapes(boxes) else BOXES_PER_STEP
+    parts = []
+    for start in range(0, max(1, boxes.shape[1]), step):
+        some = slice(start, start + step)
+        parts.append(
+            network.mask_probabilities(
+                stage,
+                boxes[:, some],
+                None if valid is None else valid[:, some],
+                None if labels is None else labels[:, some],
+            ).float()
+        )
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def mask_scores(probabilities: Floats, threshold: float = 0.5) -> NDArray[np.float64]:
+    """How good the network thinks its masks are: the expected overlap over the expected union.
+
+    With every cell an independent coin of its probability, a mask that takes the cells above the
+    threshold meets the truth in sum(p inside) cells, and both together hold
+    count(inside) + sum(p outside).
+
+    Args:
+        probabilities: (N, S, S) within the boxes.
+        threshold: as for the masks.
+
+    Returns:
+        (N,) in 0..1; 0 for an empty mask.
+    """
+    inside = probabilities > threshold
+    met = np.where(inside, probabilities, 0).sum(axis=(1, 2), dtype=np.float64)
+    outside = probabilities.sum(axis=(1, 2), dtype=np.float64) - met
+    union = inside.sum(axis=(1, 2)) + outside
+    return np.divide(met, union, out=np.zeros_like(met), where=met > 0)
+
+
+def require_finite(values: Tensor | NDArray[Any], about: str) -> None:
+    """Refuse answers that mean nothing.
+
+    Args:
+        values: of a network.
+        about: what they are an answer to, such as ``this picture`` or a path.
+
+    Raises:
+        UserError: one is NaN or infinite.
+    """
+    finite = torch.isfinite(values) if isinstance(values, Tensor) else np.isfinite(values)
+    if not bool(finite.all()):
+        raise UserError(
+            f"the model's answer for {about} is not finite: its weights have probably diverged; "
+            "give an earlier checkpoint, or train with a lower learning rate"
+        )
+
+
+@dataclass(frozen=True)
+class PictureMasks:
+    """Masks of one picture's boxes, pasted one by one when they are asked for.
+
+    Attributes:
+        crops: (N, S, S) foreground probabilities.
+        frames: (N, 4) xyxy in the picture's pixels: what each crop covers.
+        scores: (N,) see `mask_scores`.
+        size: (height, width) of the picture.
+        threshold: a pixel belongs to a mask above it.
+        rule: how pixels meet cells.
+    """
+
+    crops: Floats
+    frames: Boxes
+    scores: NDArray[np.float64]
+    size: tuple[int, int]
+    threshold: float = 0.5
+    rule: PasteRule = "roi_align"
+
+    @classmethod
+    def of(
+        cls,
+        network: SegmentationNetwork,
+        crops: Tensor | Floats,
+        boxes: Boxes,
+        size: tuple[int, int],
+        *,
+        threshold: float,
+        about: str = "this picture",
+        refine: Refine = "none",
+        picture: NDArray[np.uint8] | None = None,
+        places: Boxes | None = None,
+        image_size: int = FALLBACK_SIZE,
+    ) -> PictureMasks:
+        """Masks out of a network's answer.
+
+        Args:
+            network: that gave it.
+            crops: (N, S, S) of `crop_probabilities`.
+            boxes: (N, 4) xyxy in the picture's pixels.
+            size: (height, width) of the picture.
+            threshold: a pixel belongs to a mask above it.
+            about: what the picture is called in a message.
+            refine: how masks are made finer than the network's cells.
+            picture: (H, W, 3) uint8 RGB, which refinement looks at.
+            places: (N, 4) the boxes in pixels of ``picture``, where that is but a part.
+            image_size: side of the network's input, for more looks at it.
+
+        Raises:
+            UserError: a crop is not finite.
+        """
+        values = crops.float().cpu().numpy() if isinstance(crops, Tensor) else crops
+        require_finite(values, about)
+        scores = mask_scores(values, threshold)  # of what the network says, however it is refined
+        if picture is not None:
+            values = finer_crops(
+                network,
+                values,
+                boxes if places is None else places,
+                picture,
+                refine=refine,
+                threshold=threshold,
+                image_size=image_size,
+            )
+        frames = network.mask_frames(torch.from_numpy(boxes)).numpy()
+        return cls(values, frames, scores, size, threshold, network.conventions.paste_rule)
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def mask(self, row: int) -> NDArray[np.bool_]:
+        """(height, width) of one box."""
+        return paste_mask(self.crops[row], self.frames[row], *self.size, self.threshold, self.rule)
+
+    def rle(self, row: int) -> dict[str, Any]:
+        """COCO run lengths of one box's mask; the full-size mask is never made."""
+        some = slice(row, row + 1)
+        return masks_to_rles(
+            self.crops[some], self.frames[some], *self.size, self.threshold, self.rule
+        )[0]
+
+    def rles(self) -> Iterator[dict[str, Any]]:
+        """Run lengths of every box's mask, one after the other."""
+        return map(self.rle, range(len(self)))

@@ -1,0 +1,116 @@
+"""The copy of a network that answers sooner."""
+
+import pytest
+import torch
+from torch import nn
+
+from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.deepmarc.model import DeepMARC
+from deepmac.nn.inference import for_inference, has_bfloat16, prepared_precision
+from deepmac.nn.norm import BatchNorm2d
+
+BOXES = torch.tensor([[[3.0, 5, 40, 50], [0, 0, 64, 64]]])
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """Norms as a training leaves them: away from 0 and 1."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, BatchNorm2d | nn.BatchNorm2d):
+            for name, low, high in (
+                ("running_mean", -0.3, 0.3),
+                ("running_var", 0.5, 2.0),
+                ("weight", 0.6, 1.4),
+                ("bias", -0.2, 0.2),
+            ):
+                values = torch.rand(module.weight.shape, generator=generator)
+                getattr(module, name).data.copy_(low + (high - low) * values)
+    return network.eval()
+
+
+def deepmac(backbone: str, mask_head: str = "hourglass10", **options) -> DeepMAC:
+    torch.manual_seed(0)
+    network = DeepMAC(
+        num_classes=2, backbone=backbone, head_channels=8, num_init_channels=4, pyramid_width=16,
+        mask_head=mask_head, **options,
+    )  # fmt: skip
+    with_statistics(network)
+    return network
+
+
+def answers(network) -> list[torch.Tensor]:
+    images = torch.randint(0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(2))
+    labels = torch.zeros(1, 2, dtype=torch.int64)
+    with torch.no_grad():
+        stage = network.last_stage(images.to(torch.uint8))
+        maps = [stage["0"]] if isinstance(stage, dict) else [stage.heatmap, stage.size]
+        return [network.mask_probabilities(stage, BOXES, labels=labels), *maps]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(lambda: deepmac("hourglass_tiny2"), id="hourglass"),
+        pytest.param(lambda: deepmac("hourglass_tiny2", compat="tf_release"), id="original"),
+        pytest.param(lambda: deepmac("tf_efficientnet_lite0", "resnet4"), id="efficientnet"),
+        pytest.param(lambda: deepmac("resnet18"), id="resnet"),
+        pytest.param(lambda: deepmac("densenet121"), id="densenet"),
+        pytest.param(lambda: deepmac("mobilenetv4_conv_small"), id="mobilenet"),
+        pytest.param(lambda: deepmac("convnext_atto"), id="convnext without batch norms"),
+        pytest.param(
+            lambda: with_statistics(
+                DeepMARC(
+                    num_classes=2, backbone="resnet18", pyramid_width=16, head_channels=16,
+                    num_init_channels=4, mask_head="hourglass10", mask_size=32, proposals=8,
+                )
+            ),
+            id="deepmarc",
+        ),
+    ],
+)  # fmt: skip
+def test_for_inference__changes_no_number_and_not_the_network(network) -> None:
+    original = network()
+    before = {name: value.clone() for name, value in original.state_dict().items()}
+    copy = for_inference(original)
+    for ours, theirs in zip(answers(copy), answers(original), strict=True):
+        assert (ours - theirs).abs().max() <= 2e-5 * max(1, theirs.abs().max())
+    assert all(torch.equal(before[name], value) for name, value in original.state_dict().items())
+    assert for_inference(copy) is copy
+    assert (prepared_precision(copy), prepared_precision(original)) == ("32", None)
+
+
+@pytest.mark.parametrize("backbone", ["hourglass_tiny2", "tf_efficientnet_lite0", "resnet18"])
+def test_for_inference__leaves_no_norm_behind_a_convolution(backbone: str) -> None:
+    left = [m for m in for_inference(deepmac(backbone)).modules() if hasattr(m, "running_mean")]
+    assert not left
+
+
+def test_bf16__stays_close() -> None:
+    original = deepmac("tf_efficientnet_lite0")
+    masks, *_ = answers(for_inference(original, "bf16"))
+    assert masks.dtype == torch.float32
+    torch.testing.assert_close(masks, answers(original)[0], atol=0.05, rtol=0)
+
+
+def test_auto__is_bf16_where_the_device_computes_in_it() -> None:
+    wanted = "bf16" if has_bfloat16(torch.device("cpu")) else "32"
+    assert prepared_precision(for_inference(deepmac("hourglass_tiny2"), "auto")) == wanted
+    with pytest.raises(ValueError, match="precision is auto, 32, bf16"):
+        for_inference(deepmac("hourglass_tiny2"), "16")  # type: ignore[arg-type]
+
+
+def test_last_stage__runs_no_head_that_is_not_read() -> None:
+    network = deepmac("hourglass_tiny2").eval()
+    ran = []
+    for number, heads in enumerate(network.heads):
+        for name, head in heads.items():
+            head.register_forward_hook(lambda *_, key=(number, name): ran.append(key))
+    images = torch.zeros(1, 3, 64, 64)
+    with torch.no_grad():
+        stage = network.last_stage(images)
+        assert ran == []
+        network.mask_probabilities(stage, BOXES)
+        assert sorted(ran) == [(1, "instance_embedding"), (1, "pixel_embedding")]
+        network.detect(stage)
+        network.mask_probabilities(stage, BOXES)
+    assert sorted(ran[2:]) == [(1, "heatmap"), (1, "offset"), (1, "size")]
