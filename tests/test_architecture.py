@@ -15,6 +15,7 @@ FLOORS = (
     "data models",
     "losses",
     "evaluation predict check_data convert",
+    "report",
     "lightning",
     "label export study",
     "demo",  # puts right what label made

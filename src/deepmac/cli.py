@@ -35,6 +35,7 @@ commands
   demo        draw boxes, see masks         deepmac demo --model M
   settings    groups and their choices      deepmac settings experiment
   study       table of a sweep of heads     deepmac study runs/mask_head_study
+  report      runs on one page              deepmac report RUN [RUN ...]
 
 settings come from a Hydra tree (`deepmac settings`; your own choices: --config-dir DIR; a sweep:
 deepmac fit -m model.lr=1e-3,5e-4), or from one flat file:
@@ -52,6 +53,7 @@ _TOOLS = {
     "demo": "deepmac.demo",
     "settings": "deepmac.lightning.choices",
     "study": "deepmac.study.__main__",
+    "report": "deepmac.report",
 }
 
 

@@ -1,124 +1,150 @@
-"""``report.html`` of a run directory: the last evaluation, loss curves and pictures on one page."""
+"""``report.html`` of a run directory: what was run, its curves, classes, and telling masks."""
 
 from __future__ import annotations
 
-import csv
-import html
-from collections.abc import Sequence
+import json
+import shlex
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 
-from deepmac.evaluation import table_rows
+from deepmac import __version__
 from deepmac.files import write_atomically
-from deepmac.lightning.callbacks.evaluation import EvaluateCoco
-
-_CURVES = ("train/loss", "train/heatmap", "train/mask", "mask_gt_box/mIoU/seen")
-_CURVES_UNSEEN = "mask_gt_box/mIoU/unseen"
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
-       padding: 0 1rem; color: #1c1e21; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0 }
-td, th { padding: .15rem .8rem; text-align: right }
-td:first-child, th:first-child { text-align: left }
-tr.section td { font-weight: 600; padding-top: .8rem }
-.floor, figcaption { color: #666 }
-figure { display: inline-block; margin: .5rem 1rem .5rem 0 }
-figcaption { font-size: 13px }
-img { max-width: 100% }
-svg { background: #f6f7f8 }
-"""
+from deepmac.lightning.callbacks.cases import Cases
+from deepmac.report.page import write_page
+from deepmac.report.run_folder import ABOUT, CASES, read_run
 
 
 class RunReport(Callback):
-    """Rewrites the page after every evaluation."""
+    """Rewrites the page after every evaluation and at the end; the first replica does."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._earlier = 0.0
+        self._cases = Cases()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note when it began; a resumed run adds to the time of the one before."""
+        self._since = time.monotonic()
+        if trainer.ckpt_path and trainer.is_global_zero:
+            try:
+                before = json.loads((Path(trainer.default_root_dir) / ABOUT).read_text("utf-8"))
+                self._earlier = max(0.0, float(before["seconds"]))
+            except (OSError, ValueError, KeyError, TypeError):
+                self._earlier = 0.0
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the last evaluation's masks."""
+        self._cases = Cases()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look for the worst and best masks; under many processes, of the first one's images."""
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            index = trainer.datamodule.val_index  # type: ignore[attr-defined]
+            for result in outputs["results"]:
+                self._cases.add(index.image(result["image_id"]), result["gt_box_masks"] or {})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write, on the first replica."""
+        """Write what is known now."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        scored = [c for c in trainer.callbacks if isinstance(c, EvaluateCoco)]  # type: ignore
-        metrics = scored[0].metrics if scored else {}
-        write_report(Path(trainer.default_root_dir), metrics, step=trainer.global_step)
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = self._cases.draw(pl_module.class_map)  # type: ignore[arg-type]
+        write_atomically(folder / CASES, json.dumps(drawn) + "\n")
+        self._write(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the last rows and the whole duration."""
+        if trainer.is_global_zero:
+            self._write(trainer, pl_module)
+
+    def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = Path(trainer.default_root_dir)
+        if self._since is not None:
+            seconds = self._earlier + time.monotonic() - self._since
+            told = {"seconds": round(seconds, 1), **about(trainer, pl_module, seconds)}
+            write_atomically(folder / ABOUT, json.dumps(told, indent=1) + "\n")
+        if any((folder / name).is_file() for name in ("metrics.csv", "metrics.json")):
+            write_page([read_run(folder)], folder / "report.html")
 
 
-def write_report(run_dir: Path, metrics: dict[str, Any], *, step: int) -> Path:
-    """Write ``report.html`` from what the run directory holds; returns its path.
-
-    Args:
-        run_dir: holds ``metrics.csv`` and ``pictures/`` where they exist.
-        metrics: the last evaluation, nested as in ``metrics.json``; may be empty.
-        step: optimizer steps behind it.
-    """
-    rows = _read_rows(run_dir / "metrics.csv")
-    curves = "".join(
-        _curve(name, points)
-        for name in (*_CURVES, _CURVES_UNSEEN)
-        if (points := _points(rows, name))
-    )
-    pictures = "".join(
-        f'<p><img src="pictures/{html.escape(path.name)}" alt="predictions at {path.stem}"></p>'
-        for path in sorted((run_dir / "pictures").glob("step_*.png"))[-1:]
-    )
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(run_dir.name)}"
-        f"</title><style>{_STYLE}</style><h1>{html.escape(run_dir.name)}</h1>"
-        f"<p>after {step} steps; settings in <a href=config.yaml>config.yaml</a>, all numbers in "
-        "<a href=metrics.json>metrics.json</a> and <a href=metrics.csv>metrics.csv</a></p>"
-        f"{_table(metrics) if metrics else ''}<h2>Curves</h2>{curves or '<p>none yet</p>'}"
-        f"<h2>Pictures</h2>{pictures or '<p>none</p>'}</html>\n"
-    )
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path = run_dir / "report.html"
-    write_atomically(path, page)
-    return path
+def about(trainer: pl.Trainer, module: pl.LightningModule, seconds: float) -> dict[str, Any]:
+    """A title, and lines of name and text about a run, for people."""
+    program = Path(sys.argv[0]).name
+    words = ["deepmac" if program == "__main__.py" else program, *sys.argv[1:]]
+    chosen = [w.removeprefix("experiment=") for w in words if w.startswith("experiment=")]
+    lines = {
+        "experiment": chosen[-1] if chosen else "none",
+        "command": shlex.join(words)[:2000],
+        "commit": _commit(),
+        "model": _model(module),
+        "data": _data(trainer),
+        "hardware": _hardware(trainer),
+        "duration": _duration(seconds),
+    }
+    folder = Path(trainer.default_root_dir).resolve()
+    title = f"{chosen[-1]}: {folder.name}" if chosen else folder.name
+    return {"title": title, "lines": {name: text for name, text in lines.items() if text}}
 
 
-def _table(metrics: dict[str, Any]) -> str:
-    groups = ("all", "seen", "unseen")
-    head = "".join(f"<th>{group}</th>" for group in groups)
-    body = []
-    for section, rows in table_rows(metrics, groups):
-        body.append(f"<tr class=section><td colspan=4>{html.escape(section)}</td></tr>")
-        for label, values, floors in rows:
-            cells = "".join(
-                f"<td>{value} <span class=floor>{floor}</span></td>"
-                for value, floor in zip(values, floors, strict=True)
-            )
-            body.append(f"<tr><td>{html.escape(label)}</td>{cells}</tr>")
-    note = "percent; in brackets the floor, the filled box as the mask"
-    if metrics["restricted"]:
-        note += f"; on {metrics['images']} of {metrics['images_in_data_set']} validation images"
-    return f"<table><tr><th></th>{head}</tr>{''.join(body)}</table><p class=floor>{note}</p>"
+def _commit() -> str:
+    """Of the source tree, where it is one; the version."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=10"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        ).stdout.strip()  # fmt: skip
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name],
+            cwd=here, capture_output=True, timeout=10,
+        ).returncode == 0  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        found, tracked = "", False
+    return f"{found} (deepmac {__version__})" if found and tracked else f"deepmac {__version__}"
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def _model(module: pl.LightningModule) -> str:
+    settings = dict(module.hparams)
+    parts = [str(settings[key]) for key in ("backbone", "mask_head") if settings.get(key)]
+    count = sum(parameter.numel() for parameter in module.parameters())
+    return ", ".join([type(module).__name__, *parts, f"{count / 1e6:.1f} million parameters"])
 
 
-def _points(rows: Sequence[dict[str, str]], name: str) -> list[tuple[float, float]]:
-    return [(float(row["step"]), float(row[name])) for row in rows if row.get(name)]
+def _data(trainer: pl.Trainer) -> str:
+    data: Any = getattr(trainer, "datamodule", None)
+    parts = []
+    for which in ("train", "val"):
+        index = getattr(data, f"{which}_index", None)
+        if index is not None:
+            parts.append(f"{len(index.images):,} images in {Path(index.json_path).name}")
+    return "; ".join(parts)
 
 
-def _curve(
-    name: str, points: list[tuple[float, float]], width: int = 260, height: int = 120
-) -> str:
-    """An inline drawing of one value over the steps, from zero to its largest."""
-    last_step = max(step for step, _ in points) or 1.0
-    top = max(value for _, value in points) or 1.0
-    path = " ".join(
-        f"{step / last_step * width:.1f},{height - max(0.0, value) / top * (height - 8):.1f}"
-        for step, value in points
-    )
-    caption = f"{html.escape(name)}: {points[-1][1]:.4g} (largest {top:.4g})"
-    dots = "" if len(points) > 1 else f'<circle cx={width} cy=8 r=3 fill="#3867d6" />'
-    return (
-        f'<figure><svg width={width} height={height} role=img aria-label="{caption}">{dots}'
-        f'<polyline points="{path}" fill=none stroke="#3867d6" stroke-width=1.5 /></svg>'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
+def _hardware(trainer: pl.Trainer) -> str:
+    kind = type(trainer.accelerator).__name__.removesuffix("Accelerator")
+    if kind == "CUDA":
+        kind = torch.cuda.get_device_name(trainer.strategy.root_device)
+    devices = f"{trainer.world_size} x {kind}" if trainer.world_size > 1 else kind
+    return f"{devices}, precision {trainer.precision}, torch {torch.__version__}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
