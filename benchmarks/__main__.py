@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import data_pipeline, label
+from benchmarks import data_pipeline, label, training
 from deepmac.data.shapes.data_set import ensure_shapes
 
 
@@ -24,6 +24,7 @@ def main() -> None:
     data_pipeline.main(["--root", str(root), *counts])
     few = ["--images", "8", "--repeats", "1"] if options.quick else []
     label.main(["--root", str(root), *few])
+    training.main(["--root", str(root), *(["--rounds", "2"] if options.quick else [])])
 
 
 if __name__ == "__main__":

@@ -501,3 +501,23 @@ def test_original_mask_targets__are_soft_with_corners_on_pixel_centres() -> None
     mask[..., 4:] = 1
     target = original_mask_targets(mask, box(0, 0, 8, 8), 3)[0, 0, 0]
     assert target.tolist() == [0, 0.5, 1]
+
+
+def test_a_margin_around_the_box__does_not_change_what_the_weak_losses_ask_for():
+    """Grids over grown boxes: a mask that fills its box exactly is what projections want."""
+    boxes = torch.tensor([[[16.0, 16.0, 48.0, 48.0]]])
+    frames = torch.tensor([[[8.0, 8.0, 56.0, 56.0]]])
+    batch = {
+        "images": torch.zeros(1, 3, 64, 64, dtype=torch.uint8),
+        "boxes": boxes,
+        "mask_boxes": boxes,
+        "mask_frames": frames,
+    }
+    losses = WeakLosses(WeakLossOptions(box_consistency=BoxConsistency(weight=1.0)))
+    inside = losses.inside(batch, (24, 24), False)
+    assert inside[0, 0].sum() == 16 * 16
+    assert inside[0, 0, 4:20, 4:20].all()
+    filled = torch.where(inside > 0, 9.0, -9.0)
+    whole = torch.full_like(filled, 9.0)
+    assert losses.box_consistency(filled, inside, batch, False).max() < 0.01
+    assert losses.box_consistency(whole, inside, batch, False).min() > 0.1  # reaches beyond

@@ -126,6 +126,8 @@ class DeepMACModule(SegmentationModule):
         # Weak losses ask for the masks of every box.
         rows = batch["valid"] if options.weak_weights() else batch["mask_valid"]
         boxes = training_boxes(network, batch)
+        if network.box_margin:
+            batch = {**batch, "mask_frames": network.mask_frames(boxes)}
         logits = [training_mask_logits(network, stage, boxes, rows) for stage in used]
         teachers = None
         if options.self_supervision.weight > 0:

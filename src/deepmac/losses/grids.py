@@ -50,8 +50,11 @@ def alone_in_class(
 
 
 def frames_of(batch: Batch, full_resolution: bool) -> Tensor:
-    """(B, N, 4) xyxy in input pixels: what the grids of mask logits cover."""
-    boxes = batch["mask_boxes"]
+    """(B, N, 4) xyxy in input pixels: what the grids of mask logits cover.
+
+    That is ``mask_frames`` of the batch, where the network looks beyond ``mask_boxes``.
+    """
+    boxes = batch.get("mask_frames", batch["mask_boxes"])
     if not full_resolution:
         return boxes
     height, width = batch["images"].shape[-2:]

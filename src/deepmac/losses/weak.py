@@ -122,7 +122,7 @@ class WeakLosses:
         stride: int,
     ) -> Tensor:
         """See :func:`deepmac.losses.color.color_consistency`."""
-        images, boxes = batch["images"], batch["mask_boxes"]
+        images, boxes = batch["images"], frames_of(batch, False)
         if full_resolution:
             colors = lab_of_map(images, stride)
         else:
