@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from deepmac.data.annotations.coco import read_coco
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances
+from deepmac.data.mask_targets import TargetSpec
 from deepmac.data.transforms.compose import training_transform
 from deepmac.data.transforms.windows import MIN_VISIBLE, window_transform
 from deepmac.losses.criterion import DeepMACCriterion
@@ -70,7 +70,7 @@ class _Recipe:
             if windows
             else training_transform(416, crop_scale=(0.5, 1.2)),
             training=True,
-            box_margin=0.1 if windows else 0.0,
+            targets=TargetSpec(box_margin=0.1 if windows else 0.0),
             max_objects=8 if windows else None,
             min_visible=MIN_VISIBLE if windows else 0.0,
         )
@@ -94,7 +94,7 @@ class _Recipe:
         started = time.process_time()
         first = number * self.batch_size
         keys = [(0, (first + i) % len(self.data), number) for i in range(self.batch_size)]
-        batch: dict[str, Any] = collate([self.data[key] for key in keys])
+        batch = collate([self.data[key] for key in keys])
         half = self.windows and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         images = batch["images"].contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):

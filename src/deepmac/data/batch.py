@@ -44,6 +44,7 @@ class Batch(TypedDict):
     mask_valid: Tensor  # (B, N) bool
     mask_weights: NotRequired[Tensor]  # (B, N); absent = 1 each
     mask_boxes: Tensor  # (B, N, 4)
+    mask_frames: NotRequired[Tensor]  # (B, N, 4) what masks cover, where that is more than boxes
     mask_targets: Tensor  # (B, N, S, S) or (B, N, h, w)
     ignore: Tensor  # (B, h, w) bool
     image_ids: Tensor  # (B,)

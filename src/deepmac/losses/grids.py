@@ -54,7 +54,7 @@ def frames_of(batch: Batch, full_resolution: bool) -> Tensor:
 
     That is ``mask_frames`` of the batch, where the network looks beyond ``mask_boxes``.
     """
-    boxes = batch.get("mask_frames", batch["mask_boxes"])
+    boxes = batch["mask_frames"] if "mask_frames" in batch else batch["mask_boxes"]
     if not full_resolution:
         return boxes
     height, width = batch["images"].shape[-2:]
