@@ -334,6 +334,48 @@ def test_phone__one_finger_draws_two_zoom_and_nothing_sticks_out(visit, file_of)
     assert view(page) == moved
 
 
+def swipe(page, start, end):
+    """One finger from one pixel of the picture to another."""
+    points = [spot(page, *(a + (b - a) * share for a, b in zip(start, end, strict=True)))
+              for share in (0, 0.3, 0.6, 1)]  # fmt: skip
+    touch(page, "touchStart", points[0])
+    for point in points[1:]:
+        touch(page, "touchMove", point)
+    touch(page, "touchEnd")
+
+
+def test_phone__resizes_moves_names_and_undoes_by_finger(visit, file_of):
+    page = visit(**PHONE)
+    load(page, file_of(400, 300))
+    size = page.locator("#list .size")
+    swipe(page, (100, 80), (300, 220))
+    masked(page, 1)
+    swipe(page, (300, 150), (340, 150))  # the right edge
+    masked(page, 1)
+    assert "240 × 140" in size.text_content()
+    swipe(page, (340, 220), (360, 240))  # a corner
+    masked(page, 1)
+    assert "260 × 160" in size.text_content()
+    scale = view(page)[0]
+    plate = (100 + 30 / scale, 80 - 17 / scale)
+    swipe(page, plate, (plate[0] - 50, plate[1] + 40))  # the name plate
+    masked(page, 1)
+    assert "260 × 160" in size.text_content()
+    assert " at 50, 120" in status(page)
+    page.fill("#class", "cup")
+    page.keyboard.press("Enter")
+    page.locator("#tools [data-does=new]").tap()
+    masked(page, 2)
+    assert page.locator("#list .name").all_text_contents() == ["1 cup", "2 cup"]
+    page.locator("[data-does=clear]").tap()
+    for _ in range(3):
+        page.locator("#tools [data-does=undo]").tap()
+    assert page.locator("#list .name").all_text_contents() == ["Box 1"]
+    page.locator("#tools [data-does=redo]").tap()
+    assert page.locator("#list .name").all_text_contents() == ["1 cup"]
+    assert page.locator(".narrow[data-does=load]").is_visible()
+
+
 def test_limits__are_said_in_a_sentence_and_lose_nothing(visit, file_of):
     page = visit(**DESK)
     load(page, file_of(100, 80))

@@ -149,6 +149,16 @@ def test_pictures__several_with_next_and_previous(visit, file_of):
     masked(page, 1)
 
 
+def test_pictures__one_that_is_open_is_not_opened_twice(visit, file_of):
+    page = visit()
+    for _ in range(2):
+        load(page, file_of(100, 80), name="a.png")
+        page.keyboard.press("n")
+    masked(page, 2)
+    load(page, file_of(100, 80), name="b.png")  # a copy under another name is a picture of its own
+    page.locator("#place", has_text="2 / 2").wait_for()
+
+
 def test_folder__opens_its_pictures(visit, file_of, tmp_path):
     folder = tmp_path / "set"
     (folder / "inner").mkdir(parents=True)

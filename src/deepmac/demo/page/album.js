@@ -87,11 +87,11 @@ export async function show(at) {
     throw error;
   }
   if (turn !== wanted) return;
-  const twin = state.album.findIndex((one) => one !== entry && one.key === entry.key && one.job === null);
-  if (twin >= 0 && entry.job === null && entry.boxes.all.length === 0) { // it is open already
+  const twin = state.album.find((one) => one !== entry && one.key === entry.key && one.name === entry.name);
+  if (twin && entry.job === null) { // it is open already
     state.album.splice(state.album.indexOf(entry), 1);
     entry.levels.forEach((image) => image.close());
-    return show(state.album.findIndex((one) => one.key === entry.key));
+    return show(state.album.indexOf(twin));
   }
   for (const other of state.album) if (other !== entry && other.levels.length) {
     other.levels.forEach((image) => image.close());
