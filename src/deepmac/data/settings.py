@@ -73,7 +73,13 @@ def read_annotations(settings: Settings, split: Split) -> CocoIndex:
         require_annotations=split != "predict",
         reading=reading_of(settings, split),
     )
-    index = replace(index, source=_described(settings, place))
+    source = (
+        f"{place.format}: {', '.join(map(str, place.paths[:3]))}, pictures in {place.image_dir}"
+    )
+    notes = (
+        Problem("file not read", text, place.paths[0], is_note=True) for text in place.left_out
+    )
+    index = replace(index, source=place.why or source, problems=(*index.problems, *notes))
     if not held_out:
         return index
     chosen = _held_out(index, settings.get("val_share", VAL_SHARE))
@@ -215,16 +221,6 @@ def _as_paths(located: tuple[Path, Path]) -> tuple[tuple[Path, ...], Path]:
 def _folder(root: Path, given: Any) -> Path:
     path = Path(given).expanduser()
     return root / path if (root / path).is_dir() else path
-
-
-def _described(settings: Settings, place: Place) -> str:
-    root = Path(settings.get("root") or ".")
-    try:
-        if settings.get("source") != "shapes" and found_in.cache_info().currsize:
-            return str(found_in(root, settings.get("format") or "auto"))
-    except DataError:
-        pass
-    return f"{place.format}: {', '.join(map(str, place.paths[:3]))}, pictures in {place.image_dir}"
 
 
 def _held_out(index: CocoIndex, share: float) -> frozenset[int]:

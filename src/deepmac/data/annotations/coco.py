@@ -17,7 +17,13 @@ import numpy as np
 from deepmac.data.annotations import store
 from deepmac.data.annotations.coco_reader import CocoReader
 from deepmac.data.annotations.index import CocoIndex
-from deepmac.data.annotations.json_file import PackedList, parse_lists, read_file
+from deepmac.data.annotations.json_file import (
+    PackedList,
+    Unpackable,
+    parse_leniently,
+    parse_lists,
+    read_file,
+)
 from deepmac.data.annotations.naming import of_json
 from deepmac.data.annotations.pictures import spelled
 from deepmac.data.annotations.plain import Irregular, read_plain
@@ -115,6 +121,7 @@ def read_coco(
             parsed, may_keep = _parse(json_path, image_dir, reading, require_annotations)
         if place and may_keep:
             parsed = store.keep(place, parsed)
+        _give_back_memory()
     index = parsed.index(json_path, image_dir)
     return _finish(index, on_error, check_images, require_annotations)
 
@@ -168,8 +175,17 @@ def _parse(
     json_path: Path, image_dir: Path, reading: Reading, require_annotations: bool
 ) -> tuple[store.Parsed, bool]:
     data = read_file(json_path)
-    content = parse_lists(json_path, data, LISTS)
-    del data
+    try:
+        content = parse_lists(json_path, data, LISTS)
+        return _parse_content(content, json_path, image_dir, reading, require_annotations)
+    except Unpackable:
+        content = parse_leniently(json_path, data)
+        return _parse_content(content, json_path, image_dir, reading, require_annotations)
+
+
+def _parse_content(
+    content: Any, json_path: Path, image_dir: Path, reading: Reading, require_annotations: bool
+) -> tuple[store.Parsed, bool]:
     wanted = ["images", "categories"]
     if require_annotations or (isinstance(content, dict) and "annotations" in content):
         wanted.append("annotations")
@@ -186,8 +202,6 @@ def _parse(
     reader = _read(content, json_path, image_dir, reading)
     parsed = reader.parsed()
     may_keep = not reader.sizes_from_files
-    del reader, content
-    _give_back_memory()
     return parsed, may_keep
 
 
@@ -203,7 +217,7 @@ def _read(content: Mapping[str, Any], path: Path, image_dir: Path, reading: Read
     reader = begin()
     if isinstance(annotations, PackedList) and not reader.own_ids:
         try:
-            read_plain(annotations.raw, reader)
+            read_plain(annotations, reader)
             return reader
         except Irregular:
             reader = begin()

@@ -18,6 +18,17 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _sections = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
+class Unpackable(Exception):
+    """An entry that only shows when it is looked at that it cannot be decoded."""
+
+
+def _unpacked(raw: msgspec.Raw) -> Any:
+    try:
+        return _decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Unpackable from error
+
+
 class PackedList(Sequence[Any]):
     """A list of a file whose entries are decoded one by one, each time they are asked for."""
 
@@ -34,10 +45,10 @@ class PackedList(Sequence[Any]):
     def __getitem__(self, position: int | slice) -> Any:
         if isinstance(position, slice):
             return PackedList(self.raw[position])
-        return _decode(self.raw[position])
+        return _unpacked(self.raw[position])
 
     def __iter__(self) -> Iterator[Any]:
-        return map(_decode, self.raw)
+        return map(_unpacked, self.raw)
 
 
 def read_file(path: Path) -> bytes:
@@ -71,8 +82,8 @@ def parse(path: Path, data: bytes) -> Any:
     """
     try:
         return _decode(data)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
-        return _parse_leniently(path, data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return parse_leniently(path, data)
 
 
 def parse_lists(path: Path, data: bytes, names: Sequence[str]) -> Any:
@@ -84,11 +95,12 @@ def parse_lists(path: Path, data: bytes, names: Sequence[str]) -> Any:
             key: PackedList(_split(raw)) if key in packed else _decode(raw)
             for key, raw in sections.items()
         }
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
-        return _parse_leniently(path, data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return parse_leniently(path, data)
 
 
-def _parse_leniently(path: Path, data: bytes) -> Any:
+def parse_leniently(path: Path, data: bytes) -> Any:
+    """By Python's own parser, which takes more; DataError where it does not either."""
     try:
         return json.loads(data.decode(json.detect_encoding(data)))
     except (ValueError, RecursionError, UnicodeError) as error:

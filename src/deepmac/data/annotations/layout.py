@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -47,6 +47,8 @@ class Place:
         image_dir: folder that file names start from.
         pictures: the set's own, relative to ``image_dir``, where a list or folder says which.
         stems: of the annotation files that belong to the set; None: all.
+        why: what was found, for people.
+        left_out: sentences on files that look like annotations and are not read.
     """
 
     format: str
@@ -54,6 +56,8 @@ class Place:
     image_dir: Path
     pictures: tuple[str, ...] | None = None
     stems: frozenset[str] | None = None
+    why: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,9 @@ def find(root: Path, wanted: str = "auto") -> Found:
         if found is None:
             raise DataError(f"{root} holds nothing of the format {wanted}; {contents.advice()}")
         if "-" in wanted:
-            places = {k: Place(wanted, p.paths, p.image_dir, p.pictures, p.stems)
-                      for k, p in found.sets.items()}  # fmt: skip
-            return Found(root, wanted, found.why, places)
-        return found
+            places = {k: replace(p, format=wanted) for k, p in found.sets.items()}
+            found = Found(root, wanted, found.why, places)
+        return _explained(found, contents)
     every = [f for look in looks.values() if (f := look(contents)) is not None]
     if not every:
         raise DataError(f"{root} holds no annotations that are known; {contents.advice()}")
@@ -116,7 +119,24 @@ def find(root: Path, wanted: str = "auto") -> Found:
         listed = " and ".join(f"{f.format} ({f.why})" for f in every)
         words = " or ".join(f"data.format={f.format}" for f in every)
         raise DataError(f"{root} holds {listed}: say which with {words}.")
-    return every[0]
+    return _explained(every[0], contents)
+
+
+def _explained(found: Found, contents: _Contents) -> Found:
+    """With the reason and what is left out in each place."""
+    left_out = []
+    if found.format in ("coco", "panoptic", "megadetector"):
+        for name, what in contents.jsons.items():
+            if what not in ("coco", "panoptic", "megadetector", "labelme"):
+                if _OTHER_TASKS.match(Path(name).name):
+                    continue
+                reason = what or "it has no lists images, annotations and categories"
+                left_out.append(f"{contents.root / name} is not read: {reason}.")
+    sets = {
+        split: replace(place, why=str(found), left_out=tuple(left_out))
+        for split, place in found.sets.items()
+    }
+    return Found(found.root, found.format, found.why, sets)
 
 
 class _Contents:
@@ -301,6 +321,8 @@ def _labelme(contents: _Contents) -> Found | None:
     names = contents.of_kind("labelme")
     if not names:
         return None
+    broken = [n for n, what in contents.jsons.items() if not what or what.startswith("unreadable")]
+    names = sorted(names + broken)
     root = contents.root
     groups: dict[str, list[str]] = {}
     for name in names:

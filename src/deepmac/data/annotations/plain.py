@@ -7,7 +7,6 @@ agree with the box. All others go through ``CocoReader.read_annotation``, one by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from deepmac.data.annotations.coco_reader import CocoReader
 from deepmac.data.annotations.doubts import LEAST_OVERLAP
+from deepmac.data.annotations.json_file import PackedList
 from deepmac.data.annotations.table import POLYGONS
 
 _AT_ONCE = 1 << 13
@@ -44,10 +44,9 @@ class _Plain(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Plain).decode
-_decode_any = msgspec.json.Decoder().decode
 
 
-def read_plain(entries: Sequence[msgspec.Raw], reader: CocoReader) -> None:
+def read_plain(entries: PackedList, reader: CocoReader) -> None:
     """Read all annotations of a file whose image ids are whole numbers.
 
     Raises:
@@ -61,10 +60,10 @@ def read_plain(entries: Sequence[msgspec.Raw], reader: CocoReader) -> None:
     for start in range(0, len(entries), _AT_ONCE):
         plain: list[tuple[int, _Plain]] = []
         odd: list[int] = []
-        for position, raw in enumerate(entries[start : start + _AT_ONCE], start):
+        for position, raw in enumerate(entries.raw[start : start + _AT_ONCE], start):
             try:
                 plain.append((position, _decode(raw)))
-            except (msgspec.ValidationError, msgspec.DecodeError):
+            except (msgspec.MsgspecError, ValueError, RecursionError):
                 odd.append(position)
         if plain:
             taken, rest = _take([p for _, p in plain], reader, image_ids, sizes, categories)
@@ -72,7 +71,7 @@ def read_plain(entries: Sequence[msgspec.Raw], reader: CocoReader) -> None:
             odd += [plain[i][0] for i in rest]
         careful = []
         for position in sorted(odd):
-            entry = _decode_any(entries[position])
+            entry = entries[position]
             identity = entry.get("id") if isinstance(entry, dict) else None
             if type(identity) is not int or abs(identity) >= 1 << 63:
                 raise Irregular
