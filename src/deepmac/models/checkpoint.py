@@ -59,8 +59,8 @@ def read_content(path: str | Path) -> Mapping[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=_can_map(path))
     except Exception as error:  # the unpickler and the archive reader raise whatever they like
         raise UserError(
-            f"{path} cannot be read as a training checkpoint ({type(error).__name__}): give a "
-            ".ckpt that a training wrote"
+            f"{path} is not a readable weight file ({type(error).__name__}): give a .ckpt that a "
+            "training wrote"
         ) from error
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         raise UserError(f"{path} holds no weights by their names: give a .ckpt of a training")
