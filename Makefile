@@ -11,7 +11,7 @@ SEED ?= 1
 export HYDRA_FULL_ERROR ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow lint bench lite lite-gpu overfit kill-resume reference fuzz fuzz-data test-tpu smoke docs clean
+.PHONY: help install train test test-slow lint bench lite lite-gpu overfit kill-resume reference fuzz fuzz-data soak test-tpu smoke docs clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ fuzz: $(STAMP)  ## Ten thousand damaged checkpoints and as many damaged configs 
 
 fuzz-data: $(STAMP)  ## Five hundred damaged exports of every annotation format for the readers.
 	PYTHONPATH=tests $(BIN)/python -m data.annotations.fuzz $(ARGS)
+
+soak: $(STAMP)  ## Kills, full disks, damaged inputs, hostile settings: hours; ARGS=--quick for five minutes.
+	PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
 
 test-tpu: $(XLA)/.installed  ## Training on XLA, with the CPU in the place of a TPU.
 	$(XLA)/bin/python -m pytest tests/tpu $(ARGS)

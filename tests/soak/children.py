@@ -113,6 +113,8 @@ def _be_child(
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - pytest's go elsewhere
+        sys.stderr = open(2, "w", closefd=False, buffering=1)  # noqa: SIM115
         for name, value in environment.items():
             os.environ[name] = value
             if not value:
