@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from deepmac.data.settings import data_folder
 from deepmac.data.shapes.coats import COATS, paint_coat
 from deepmac.data.shapes.data_set import (
     SEEN_SHAPES,
@@ -276,3 +277,13 @@ def test_a_root_that_cannot_be_written__is_explained(tmp_path: Path) -> None:
 def test_settings_out_of_range__are_refused(tmp_path: Path, bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="shapes data set"):
         ensure_shapes(tmp_path, **bad)
+
+
+def test_a_root_of_ones_own__is_drawn_into_once_and_opened_again(tmp_path: Path) -> None:
+    sizes = {"shapes_train": 1, "shapes_val": 1, "shapes_size": 32, "difficulty": "default"}
+    settings = {"source": "shapes", "root": str(tmp_path / "drawn"), **sizes}
+    first = data_folder(settings)
+    assert data_folder(settings) == first, "the drawing's own lock is nobody's data"
+    (tmp_path / "drawn" / "mine.txt").write_text("")
+    with pytest.raises(ConfigError, match="holds other files"):
+        data_folder(settings)

@@ -49,7 +49,8 @@ def data_folder(settings: Settings) -> Path:
 
 def _check_draws_nothing_into(root: Path) -> None:
     """Somebody's own data is not what generated pictures are put beside."""
-    if root.is_dir() and any(not entry.name.startswith("shapes-") for entry in root.iterdir()):
+    names = (entry.name.lstrip(".") for entry in root.iterdir()) if root.is_dir() else ()
+    if any(not name.startswith("shapes-") for name in names):  # .shapes-...: the drawing's own lock
         raise ConfigError(
             f"data.root={root} holds other files, and this experiment draws pictures of its own: "
             "for your data add data=coco or experiment=custom, else leave data.root out"

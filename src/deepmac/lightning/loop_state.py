@@ -13,6 +13,11 @@ def validation_follows(trainer: pl.Trainer) -> bool:
     return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))  # type: ignore[arg-type]
 
 
+def logs_this_step(trainer: pl.Trainer) -> bool:
+    """Within a training step: whether Lightning logs it."""
+    return bool(trainer._logger_connector.should_update_logs)
+
+
 def pending_row(trainer: pl.Trainer) -> dict[str, Any] | None:
     """Within ``on_train_batch_end``: what Lightning will log of this step; elsewhere None."""
     loop, connector = trainer.fit_loop.epoch_loop, trainer._logger_connector

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from deepmac.lightning.console import say
+from deepmac.lightning.loop_state import logs_this_step
 from deepmac.lightning.xla import device as xla
 from deepmac.lightning.xla.compile_counts import Counts, Expectations, Step, shapes_of
 from deepmac.lightning.xla.optimizer_state import allocate_state
@@ -59,7 +60,7 @@ class CompileWatch(Callback):
         if not self._on:
             return
         self._close_gap(trainer)
-        logs = trainer._logger_connector.should_update_logs
+        logs = logs_this_step(trainer)
         accumulates = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
         kind = ("training", min(self._steps, _SETTLING), batch_idx == 0, logs, accumulates)
         self._begin("training", kind, trainer.global_step, batch, reads=logs)
@@ -77,7 +78,7 @@ class CompileWatch(Callback):
             return
         self._steps += 1
         self._end(trainer, "training")
-        if trainer._logger_connector.should_update_logs:
+        if logs_this_step(trainer):
             self._log(trainer)
 
     def on_validation_batch_start(

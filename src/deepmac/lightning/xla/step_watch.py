@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deepmac.errors import ConfigError
 from deepmac.lightning.checkpoint_files import NotFinite
+from deepmac.lightning.loop_state import logs_this_step, stop_after_step
 from deepmac.lightning.xla import device as xla
 from deepmac.lightning.xla import preemption
 from deepmac.lightning.xla.step_report import Look, StepReport
@@ -37,7 +38,7 @@ class StepWatch:
         # A single process hears SIGTERM by Lightning's own means.
         alone = not isinstance(self._trainer.strategy, XLAStrategy)
         self._report.add(losses, image_ids, stop=None if alone else preemption.requested())
-        if self._trainer._logger_connector.should_update_logs:
+        if logs_this_step(self._trainer):
             xla.after_step(self._look, *self._report.tensors())
 
     def take(self) -> dict[str, float] | None:
@@ -66,7 +67,7 @@ class StepWatch:
         look = self._judge(numbers, images)
         if look.stop:
             # Every replica sees this after the same step; Lightning stops at that step's end.
-            self._trainer._signal_connector.received_sigterm = True
+            stop_after_step(self._trainer)
         self._seen = look.losses
 
     def _sentence(self, look: Look) -> str:
