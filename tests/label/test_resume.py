@@ -87,19 +87,26 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("form", ["coco", pytest.param("yolo-seg", marks=pytest.mark.slow)])
+SLOW_OPTIONS = ("--format yolo-seg", "--format labelme", "--tiles", "--max-per-image 1")
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--format coco", *(pytest.param(words, marks=pytest.mark.slow) for words in SLOW_OPTIONS)],
+)
 def test_killed_at_every_step_onto_the_disk__finishes_with_the_same_bytes(
-    server: Server, job, tmp_path: Path, form: str
+    server: Server, job, tmp_path: Path, options: str
 ) -> None:
-    assert server.run(*job("whole", "--format", form)) == 0
+    words = options.split()
+    assert server.run(*job("whole", *words)) == 0
     expected = files(tmp_path / "whole")
     for step in range(1000):
         name = f"killed-{step}"
-        code = server.run(*job(name, "--format", form), die_at=step)
+        code = server.run(*job(name, *words), die_at=step)
         if code == 0:  # the job has no such step
             break
         assert code == KILLED, server.log.read_text()
-        assert server.run(*job(name, "--format", form)) == 0, server.log.read_text()
+        assert server.run(*job(name, *words)) == 0, server.log.read_text()
         assert files(tmp_path / name) == expected, step
         assert not leftovers(tmp_path)
     assert step > 8
@@ -200,6 +207,13 @@ def test_half_done_job__refuses_another_model_or_other_boxes_or_settings(
     assert "another box_margin (it was 0.0, now 0.1)" in refused(
         *job("out.json", "--box-margin", "0.1")
     )
+    for name, words in (
+        ("tiles (it was False, now True)", ["--tiles"]),
+        ("min_score (it was None, now 0.5)", ["--min-score", "0.5"]),
+        ("max_per_image", ["--max-per-image", "2"]),
+        ("format", ["--format", "labelstudio"]),
+    ):
+        assert f"another {name}" in refused(*job("out.json", *words))
     content = json.loads(boxes_only.read_text())
     text = boxes_only.read_text()
     content["annotations"][0]["bbox"][2] += 1

@@ -124,6 +124,57 @@ def test_labelstudio__tells_our_masks_from_those_of_people(run: Run, made) -> No
                     assert mine[0].get("score") == entry.get("mask_score")
 
 
+@pytest.mark.parametrize("form", ["yolo-seg", "yolo"])
+def test_ultralytics__loads_the_folder_as_it_is(
+    run: Run, made, tmp_path, monkeypatch, form
+) -> None:
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    pytest.importorskip("ultralytics.data.dataset", reason="ultralytics is not installed")
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+
+    described = check_det_dataset(str(run(form) / "data.yaml"), autodownload=False)
+    assert described["nc"] == len(made["categories"])
+    task = "segment" if form == "yolo-seg" else "detect"
+    data = YOLODataset(img_path=described["train"], data=described, task=task, augment=False)
+    loaded = {Path(entry["im_file"]).name: entry for entry in data.labels}
+    order = sorted(category["id"] for category in made["categories"])
+    for image, entries in by_image(made):
+        if not entries:
+            continue
+        found = loaded[image["file_name"]]
+        numbers = [order.index(entry["category_id"]) for entry in entries]
+        assert found["cls"].ravel().tolist() == numbers
+        for n, entry in enumerate(entries):
+            rle = segmentation_rle(entry["segmentation"], image["height"], image["width"])
+            x, y, w, h = coco_mask.toBbox(rle).tolist()
+            sides = np.array([image["width"], image["height"]] * 2)
+            box = np.array([x + w / 2, y + h / 2, w, h]) / sides
+            assert found["bboxes"][n] == pytest.approx(box, abs=1.1 / min(sides))
+            if form == "yolo-seg":
+                ring = found["segments"][n] * sides[:2]
+                assert overlap([ring], entry, image) >= 0.97 or entry["area"] < 32**2
+
+
+def test_labelme__reads_its_files(run: Run, made, monkeypatch) -> None:
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    reader = pytest.importorskip(
+        "labelme._label_file", reason="labelme is not installed", exc_type=ImportError
+    )
+    folder = run("labelme")
+    read = 0
+    for image, entries in by_image(made):
+        path = (folder / image["file_name"]).with_suffix(".json")
+        found = reader.read_label_file(str(path))
+        groups = {shape["group_id"] for shape in found.shapes}
+        assert groups == set(range(1, len(entries) + 1))
+        for group, entry in enumerate(entries, start=1):
+            rings = [np.array(s["points"]) for s in found.shapes if s["group_id"] == group]
+            assert overlap(rings, entry, image) >= 0.97 or entry["area"] < 32**2
+            read += 1
+    assert read == len(made["annotations"])
+
+
 def strange(content: dict[str, Any]) -> None:
     """What the readers of a job let through: text of any kind, ids of text."""
     content["categories"][0]["name"] = "\ud800 é"

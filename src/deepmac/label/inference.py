@@ -337,6 +337,11 @@ def label_parts(
     except BaseException as error:
         module.close(error)
         parts.release()
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            raise UserError(
+                "a process that decodes pictures was killed, usually because the memory is full: "
+                "give fewer --workers; finished work is kept, start again to go on"
+            ) from error
         raise
     module.close()
     return bool(runner.is_global_zero)
