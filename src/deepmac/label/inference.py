@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from deepmac.errors import DataError
+from deepmac.errors import DataError, UserError
 from deepmac.label.loading import BatchDataset, LabelBatch
 from deepmac.label.masks.records import Floats, MaskOptions, mask_records
 from deepmac.label.masks.turned import Turned

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from deepmac.errors import UserError
+
+if TYPE_CHECKING:  # boxes are checked before torch is loaded
+    from torch import Tensor
 
 Boxes = NDArray[np.float64]
 
@@ -60,7 +62,7 @@ def box_array(boxes: Tensor | ArrayLike) -> Boxes:
     Raises:
         UserError: another shape.
     """
-    if isinstance(boxes, Tensor):
+    if hasattr(boxes, "detach"):
         boxes = boxes.detach().cpu().double().numpy()
     try:
         array = np.asarray(boxes, dtype=np.float64)
