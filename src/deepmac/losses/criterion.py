@@ -14,6 +14,7 @@ from deepmac.losses.center_targets import CenterTargets, center_targets
 from deepmac.losses.options import LossOptions
 from deepmac.losses.second_view import SecondView, Teacher
 from deepmac.losses.weak import WeakLosses, cross_entropy, dice
+from deepmac.nn.centernet import read_cells
 from deepmac.nn.deepmac import StageOutput
 from deepmac.nn.replicas import ALONE, Replicas
 
@@ -219,12 +220,6 @@ def _size_and_offset(
     """Sums of L1 errors read at the centre cells, over both channels of valid boxes."""
     assert stage.size is not None and stage.offset is not None
     weight = valid[..., None]
-    size = ((_at(stage.size, targets.cell) - targets.size).abs() * weight).sum()
-    offset = ((_at(stage.offset, targets.cell) - targets.offset).abs() * weight).sum()
+    size = ((read_cells(stage.size, targets.cell) - targets.size).abs() * weight).sum()
+    offset = ((read_cells(stage.offset, targets.cell) - targets.offset).abs() * weight).sum()
     return size, offset
-
-
-def _at(features: Tensor, index: Tensor) -> Tensor:
-    """(B, N, C) values of (B, C, h, w) ``features`` at flattened cells (B, N)."""
-    where = index[:, None].expand(-1, features.shape[1], -1)
-    return features.float().flatten(2).gather(2, where).transpose(1, 2)

@@ -180,8 +180,8 @@ def decode_peaks(
     cell, labels = index // classes, index % classes
     row = cell // width
     column = cell - row * width  # ONNX has no remainder by a side that is free
-    extent = _gather(size, cell).clamp(min=0.0)
-    centre = torch.stack([column, row], dim=-1) + _gather(offset, cell)
+    extent = read_cells(size, cell).clamp(min=0.0)
+    centre = torch.stack([column, row], dim=-1) + read_cells(offset, cell)
     boxes = torch.cat([centre - extent / 2, centre + extent / 2], dim=-1) * stride
     if true_sizes is None:
         limits = torch.tensor([[height * stride, width * stride]], device=peaks.device)
@@ -214,8 +214,8 @@ def _top_k(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return scores.gather(1, order), index.gather(1, order)
 
 
-def _gather(maps: Tensor, cell: Tensor) -> Tensor:
-    """(B, 2, h, w) read at the flat cells (B, K) -> (B, K, 2) float32."""
+def read_cells(maps: Tensor, cell: Tensor) -> Tensor:
+    """(B, C, h, w) read at the flat cells (B, K) -> (B, K, C) float32."""
     flat = maps.float().flatten(2)
     return flat.gather(2, cell.unsqueeze(1).expand(-1, flat.shape[1], -1)).transpose(1, 2)
 
