@@ -133,3 +133,15 @@ def test_loss_that_is_not_finite__stops_with_names_and_image_ids():
     }
     with pytest.raises(UserError, match=r"heatmap nan.*images 139, 285"):
         built.training_step(batch, 0)
+
+
+def test_frozen_backbone__keeps_its_weights_and_statistics_and_needs_no_optimizer():
+    built = module(backbone="tf_efficientnet_lite0", freeze="backbone", pyramid_width=8)
+    built.train()
+    network = built.network
+    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+    assert not any(p.requires_grad for p in network.backbone.parameters())
+    assert not any(part.training for part in network.backbone.modules())
+    assert network.heads.training and network.mask_head.training
+    network(torch.randint(0, 255, (2, 3, 64, 64)).float())[-1].heatmap.sum().backward()
+    assert all(torch.equal(before[n], v) for n, v in network.backbone.state_dict().items())

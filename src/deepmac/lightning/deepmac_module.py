@@ -40,6 +40,7 @@ class DeepMACModule(SegmentationModule):
         min_score: detections below it get no mask and are left out of results.
         mask_threshold: a pixel belongs to a mask above this probability.
         init_from: checkpoint or weight file to start from; what did not fit is reported.
+        freeze: ``backbone``: its weights, norms included, stay as they start.
         losses: weights and variants of the losses.
         optimizer: ``adam`` (AdamW with weight decay; TensorFlow's with ``compat``), ``sgd`` with a
             momentum of 0.9, or a class: see
@@ -68,6 +69,7 @@ class DeepMACModule(SegmentationModule):
         min_score: Share = 0.0,
         mask_threshold: OpenShare = 0.5,
         init_from: str | None = None,
+        freeze: Literal["backbone"] | None = None,
         losses: LossOptions = LossOptions(),  # noqa: B008 - frozen
         optimizer: OptimizerName = "adam",
         lr: PositiveFloat = 1e-3,

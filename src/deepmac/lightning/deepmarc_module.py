@@ -62,6 +62,7 @@ class DeepMARCModule(SegmentationModule):
         normalization: ``imagenet``; null = as the weights were trained.
         mask_threshold: a pixel belongs to a mask above this probability.
         init_from: checkpoint or weight file to start from; what did not fit is reported.
+        freeze: ``backbone``: its weights, norms included, stay as they start.
         losses: weights of the losses.
         optimizer: ``adam`` (AdamW with weight decay), ``sgd`` with a momentum of 0.9, or a class:
             see :func:`deepmac.lightning.optim.optimizer.build_optimizer`.
@@ -88,6 +89,7 @@ class DeepMARCModule(SegmentationModule):
         normalization: Literal["imagenet"] | None = None,
         mask_threshold: OpenShare = 0.5,
         init_from: str | None = None,
+        freeze: Literal["backbone"] | None = None,
         losses: MaskRCNNLossWeights = MaskRCNNLossWeights(),
         optimizer: OptimizerName = "adam",
         lr: PositiveFloat = 1e-3,

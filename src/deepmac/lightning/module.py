@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import timm
@@ -207,11 +207,20 @@ class SegmentationModule(pl.LightningModule, ABC):
                 class_map=class_map,
             ):
                 say(line)
+        if settings["freeze"] == "backbone":
+            network.backbone.requires_grad_(False)
         if settings["channels_last"]:
             network = network.to(memory_format=torch.channels_last)
         if settings["compile"]:
             self.compile_network(network)
         self.network = network
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module's; the norms of a frozen backbone keep their statistics."""
+        super().train(mode)
+        if self.network is not None and self.hparams["freeze"] == "backbone":
+            self._built.backbone.eval()
+        return self
 
     def compile_network(self, network: nn.Module) -> None:
         """Put the parts that gain from it through ``torch.compile``."""
@@ -278,14 +287,15 @@ class SegmentationModule(pl.LightningModule, ABC):
         settings = self.hparams
         network = self._built
         backbone = {id(p) for p in network.backbone.parameters()}
-        groups = [
+        learning = [p for p in self.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
             {
-                "params": [p for p in self.parameters() if id(p) in backbone],
+                "params": [p for p in learning if id(p) in backbone],
                 "lr": settings["lr"] * settings["backbone_lr_factor"],
             },
-            {"params": [p for p in self.parameters() if id(p) not in backbone]},
+            {"params": [p for p in learning if id(p) not in backbone]},
         ]
-        optimizer = build_optimizer(groups, settings)
+        optimizer = build_optimizer([group for group in groups if group["params"]], settings)
         for group in optimizer.param_groups:
             group["lr"] *= self._lr_scale()
         factor = partial(
