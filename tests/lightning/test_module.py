@@ -111,7 +111,7 @@ def test_init_from__reports_what_did_not_fit(tmp_path):
 def test_init_from__an_unreadable_file_is_one_sentence(tmp_path, content):
     path = tmp_path / "bad.pth"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="not a readable weight file"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         module(init_from=str(path))
 
 
@@ -135,13 +135,15 @@ def test_loss_that_is_not_finite__stops_with_names_and_image_ids():
         built.training_step(batch, 0)
 
 
-def test_frozen_backbone__keeps_its_weights_and_statistics_and_needs_no_optimizer():
+def test_frozen_backbone__keeps_its_weights_and_statistics_while_its_pyramid_learns():
     built = module(backbone="tf_efficientnet_lite0", freeze="backbone", pyramid_width=8)
     built.train()
     network = built.network
-    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
-    assert not any(p.requires_grad for p in network.backbone.parameters())
-    assert not any(part.training for part in network.backbone.modules())
-    assert network.heads.training and network.mask_head.training
+    frozen = network.backbone.network
+    before = {name: value.clone() for name, value in frozen.state_dict().items()}
+    assert not any(p.requires_grad for p in frozen.parameters())
+    assert not any(part.training for part in frozen.modules())
+    assert network.backbone.laterals.training and network.mask_head.training
     network(torch.randint(0, 255, (2, 3, 64, 64)).float())[-1].heatmap.sum().backward()
-    assert all(torch.equal(before[n], v) for n, v in network.backbone.state_dict().items())
+    assert all(torch.equal(before[n], v) for n, v in frozen.state_dict().items())
+    assert all(p.grad is not None for p in network.backbone.laterals.parameters())

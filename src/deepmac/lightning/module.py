@@ -208,7 +208,7 @@ class SegmentationModule(pl.LightningModule, ABC):
             ):
                 say(line)
         if settings["freeze"] == "backbone":
-            network.backbone.requires_grad_(False)
+            _pretrained_part(network).requires_grad_(False)
         if settings["channels_last"]:
             network = network.to(memory_format=torch.channels_last)
         if settings["compile"]:
@@ -219,7 +219,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         """As every module's; the norms of a frozen backbone keep their statistics."""
         super().train(mode)
         if self.network is not None and self.hparams["freeze"] == "backbone":
-            self._built.backbone.eval()
+            _pretrained_part(self._built).eval()
         return self
 
     def compile_network(self, network: nn.Module) -> None:
@@ -489,6 +489,12 @@ class SegmentationModule(pl.LightningModule, ABC):
         if self.hparams["channels_last"] and images.device.type != "xla":
             images = images.contiguous(memory_format=torch.channels_last)
         return images
+
+
+def _pretrained_part(network: Any) -> Any:
+    """What a backbone's weights are for; a pyramid on it starts fresh and has to learn."""
+    backbone = network.backbone
+    return getattr(backbone, "body", getattr(backbone, "network", backbone))
 
 
 def memory_of_machine() -> int:
