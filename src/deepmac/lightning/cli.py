@@ -36,6 +36,7 @@ from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.going_on import command_to_go_on
 from deepmac.lightning.peers import is_lost_peer, watch_children
+from deepmac.lightning.rehearsal import rehearse
 from deepmac.lightning.systems import (
     SYSTEMS,
     chosen_option,
@@ -172,7 +173,7 @@ class DeepMACCLI(LightningCLI):
             self.model.import_extensions()
         training = self.command == "fit"
         size = self.datamodule.hparams["image_size"]
-        told = self.model.rehearse(size, training=training)
+        told = rehearse(self.model, size, training=training)
         if training:
             device = type(self.trainer.accelerator).__name__.removesuffix("Accelerator")
             say(f"{told}; on {device}, precision {self.trainer.precision}")

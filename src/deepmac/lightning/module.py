@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,12 +15,11 @@ import timm
 import torch
 from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from deepmac.class_map import ClassMap
 from deepmac.data.batch import Batch
 from deepmac.data.mask_targets import TargetSpec
-from deepmac.errors import ConfigError, one_sentence
+from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning import position
 from deepmac.lightning.callbacks.evaluation import gather
@@ -131,59 +129,12 @@ class SegmentationModule(pl.LightningModule, ABC):
         """Build the network for the trainer's data set; a checkpoint brings its own classes."""
         if self.network is None and self._trainer is not None:
             self.build(self._data.class_map)
-            self._check_image_size(self.network, self._data.hparams["image_size"])
+            check_image_size(self.network, self.hparams, self._data.hparams["image_size"])
             if self._data.hparams["mask_oversampling"] != 1 and not self.resamples_masks:
                 raise ConfigError(
                     "data.mask_oversampling is for Deep-MARC: Deep-MAC learns from masks of its "
                     "own size, so set it to 1"
                 )
-
-    def rehearse(self, image_size: int, *, training: bool = True) -> str:
-        """Build the network without memory for its weights, before any data is read.
-
-        Returns:
-            What it is, in a line.
-
-        Raises:
-            ConfigError: settings that do not go together, or a network larger than the memory.
-        """
-        given = self.network_arguments
-        self.network_arguments = {**given, "weights": None}
-        if training:
-            build_optimizer([{"params": [nn.Parameter(torch.zeros(1))]}], self.hparams)
-        try:
-            with torch.device("meta"):
-                network: Any = self.make_network(self.hparams["num_classes"] or 1)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        except (RuntimeError, OverflowError, MemoryError) as error:
-            raise ConfigError(f"the network cannot be built: {one_sentence(error)}") from error
-        finally:
-            self.network_arguments = given
-        self._check_image_size(network, image_size)
-        # Weights, gradients and the two moments of Adam.
-        needed = 4 * sum(p.numel() * p.element_size() for p in network.parameters())
-        if needed > (there := memory_of_machine()):
-            raise ConfigError(
-                f"a training of this network takes {needed / 1e9:.1f} GB for weights alone, and "
-                f"this machine has {there / 1e9:.1f} GB: lower model.head_channels, "
-                "model.num_init_channels or model.pyramid_width"
-            )
-        with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-            network.eval()(torch.empty(1, 3, image_size, image_size))
-        return (
-            f"{self.system}: {self.hparams['backbone']} and mask head {self.hparams['mask_head']}, "
-            f"{needed / 16e6:.1f} M parameters, {counter.get_total_flops() / 1e9:.3g} GFLOP an "
-            f"image of {image_size} pixels before its masks"
-        )
-
-    def _check_image_size(self, network: Any, size: int) -> None:
-        divisor = network.backbone.size_divisor
-        if size % divisor:
-            raise ConfigError(
-                f"data.image_size={size} does not fit {self.hparams['backbone']}: it must be one "
-                f"of the multiples of {divisor}"
-            )
 
     def build(self, class_map: ClassMap) -> None:
         """Create the network with one class slot per entry of ``class_map``."""
@@ -491,15 +442,24 @@ class SegmentationModule(pl.LightningModule, ABC):
         return images
 
 
+def check_image_size(network: Any, settings: Mapping[str, Any], size: int) -> None:
+    """Pictures of which the backbone can make whole maps.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    divisor = network.backbone.size_divisor
+    if size % divisor:
+        raise ConfigError(
+            f"data.image_size={size} does not fit {settings['backbone']}: it must be one of the "
+            f"multiples of {divisor}"
+        )
+
+
 def _pretrained_part(network: Any) -> Any:
     """What a backbone's weights are for; a pyramid on it starts fresh and has to learn."""
     backbone = network.backbone
     return getattr(backbone, "body", getattr(backbone, "network", backbone))
-
-
-def memory_of_machine() -> int:
-    """Bytes of main memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _short(ids: tuple[int, ...]) -> str:
