@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from deepmac.data.annotations.index import CocoIndex
 from deepmac.data.annotations.records import Instance, Point
-from deepmac.data.transforms.geometry import Geometry
+
+if TYPE_CHECKING:  # annotations are read before torch is loaded
+    from torch import Tensor
+
+    from deepmac.data.transforms.geometry import Geometry
 
 
 def read_points(raw: Any, width: int, height: int) -> tuple[Point, ...]:
@@ -62,6 +63,8 @@ def point_fields(objects: Sequence[Instance], geometry: Geometry, count: int) ->
     """
     if not count:
         return {}
+    import torch
+
     points = torch.full((len(objects), count, 2), math.nan)
     labels = torch.zeros(len(objects), count, dtype=torch.int64)
     for row, item in enumerate(objects):
