@@ -143,11 +143,22 @@ def test_specks_go_and_parts_stay():
 )
 def test_component_sizes_are_those_of_the_runs(height, width, seed, share, diagonal):
     drawn = np.random.default_rng(seed).random((2, height, width)) < share
-    sizes = _component_sizes(torch.from_numpy(drawn), diagonal=diagonal)
+    masks = torch.from_numpy(drawn)
+    sizes = _component_sizes(masks, masks.long(), diagonal=diagonal)
     for mask, ours in zip(drawn, sizes.numpy(), strict=True):
         labels, _ = label_components(mask, diagonal=diagonal)
         counted = np.bincount(labels.ravel())
         assert np.array_equal(ours, np.where(mask, counted[labels], 0))
+
+
+def test_specks_of_one_cell_go_on_a_fine_grid_too():
+    fine = torch.zeros(1, 128, 128)
+    fine[0, 20:100, 20:60] = 0.9
+    fine[0, 51, 33] = fine[0, 60, 40] = 0.0  # pinholes
+    fine[0, 110, 111] = 0.9
+    clean = without_specks(fine, 0.4)
+    assert (clean[0, 20:100, 20:60] > 0.4).all()
+    assert (clean > 0.4).sum() == 80 * 40
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

@@ -122,18 +122,29 @@ def color_evidence(guide: Tensor, probabilities: Tensor) -> Tensor:
 
 
 def without_specks(probabilities: Tensor, threshold: float) -> Tensor:
-    """(N, G, G): small islands brought down to the threshold, small holes lifted above it."""
+    """(N, G, G): small islands brought down to the threshold, small holes lifted above it.
+
+    Parts are told apart on a grid half as fine where G is large: what nearly touches is one part.
+    """
     mask = probabilities > threshold
-    sizes = mask.sum((1, 2))
-    islands = _component_sizes(mask, diagonal=True)
-    speck = mask & (islands < _ISLAND * sizes[:, None, None])
+    share = mask.sum((1, 2))[:, None, None]
+    speck = mask & (_part_sizes(mask, diagonal=True) < _ISLAND * share)
     mask = mask & ~speck
-    open_air = F.pad(~mask, (1, 1, 1, 1), value=True)
-    gaps = _component_sizes(open_air, diagonal=False)[:, 1:-1, 1:-1]
-    hole = ~mask & (gaps < _HOLE * sizes[:, None, None])
+    open_air = F.pad(~mask, (2, 2, 2, 2), value=True)
+    gaps = _part_sizes(open_air, diagonal=False)[:, 2:-2, 2:-2]
+    hole = ~mask & (gaps < _HOLE * share)
     above = torch.nextafter(torch.tensor(threshold), torch.tensor(1.0)).item()
     low = torch.where(speck, probabilities.clamp(max=threshold), probabilities)
     return torch.where(hole, low.clamp(min=above), low)
+
+
+def _part_sizes(mask: Tensor, *, diagonal: bool) -> Tensor:
+    """(N, H, W): of each cell the size of the part of the mask that it is in or right beside."""
+    if min(mask.shape[1:]) < _COARSE or mask.shape[1] % 2 or mask.shape[2] % 2:
+        return _component_sizes(mask, mask.long(), diagonal=diagonal)
+    quarters = F.avg_pool2d(mask[:, None].float(), 2)[:, 0]
+    sizes = _component_sizes(quarters > 0, (4 * quarters).long(), diagonal=diagonal)
+    return sizes.repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
 def _explain(guide: Tensor, values: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -180,29 +191,36 @@ def _box_mean(values: Tensor, radius: int) -> Tensor:
     return values
 
 
-def _component_sizes(mask: Tensor, *, diagonal: bool) -> Tensor:
-    """(N, H, W) int64: of each cell of the mask the size of its connected part; 0 elsewhere."""
+def _component_sizes(mask: Tensor, weights: Tensor, *, diagonal: bool) -> Tensor:
+    """Of each cell of a mask the weight of its connected part; 0 elsewhere.
+
+    Args:
+        mask: (N, H, W) bool.
+        weights: (N, H, W) int64, 0 outside the mask.
+        diagonal: whether cells that share only a corner are connected.
+
+    Returns:
+        (N, H, W) int64.
+    """
     n, height, width = mask.shape
     count = height * width
-    own = torch.arange(1, count + 1, device=mask.device, dtype=torch.int32).view(height, width)
+    own = torch.arange(1, count + 1, device=mask.device).view(height, width)
     labels = own * mask
     while True:
         # Neighbours take the larger number over; then every cell the number that it names has.
-        spread = labels
-        if diagonal:
-            spread = _largest(_largest(spread, 1), 2)
-        else:
-            spread = torch.maximum(_largest(spread, 1), _largest(spread, 2))
-        spread = spread * mask
-        flat = spread.flatten(1)
-        named = torch.cat([flat.new_zeros(n, 1), flat], 1).gather(1, flat.long())
+        across = _largest(labels, 1)
+        spread = _largest(across if diagonal else labels, 2)
+        if not diagonal:
+            spread = torch.maximum(across, spread)
+        flat = (spread * mask).flatten(1)
+        named = F.pad(flat, (1, 0)).gather(1, flat)
         jumped = torch.maximum(flat, named).view_as(labels)
         if torch.equal(jumped, labels):
             break
         labels = jumped
-    index = labels.flatten(1).long()
+    index = labels.flatten(1)
     sizes = torch.zeros(n, count + 1, dtype=torch.int64, device=mask.device)
-    sizes.scatter_add_(1, index, torch.ones_like(index))
+    sizes.scatter_add_(1, index, weights.flatten(1))
     return sizes.gather(1, index).view(n, height, width) * mask
 
 
