@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks import annotations, data_pipeline, label, training
+from benchmarks import annotation_files, data_pipeline, label, training
 from deepmac.data.shapes.data_set import ensure_shapes
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     root = options.root or ensure_shapes(num_train=160, num_val=8, size=512)
     counts = ["--images", "64", "--repeats", "1"] if options.quick else []
     data_pipeline.main(["--root", str(root), *counts])
-    annotations.main(["--root", str(root), *(["--count", "5000"] if options.quick else [])])
+    annotation_files.main(["--root", str(root), *(["--count", "5000"] if options.quick else [])])
     few = ["--images", "8", "--repeats", "1"] if options.quick else []
     label.main(["--root", str(root), *few])
     training.main(["--root", str(root), *(["--rounds", "2"] if options.quick else [])])

@@ -80,12 +80,21 @@ def image_result(
     )
 
 
-def write_results_json(path: str | os.PathLike[str], results: Iterable[ImageResult]) -> int:
+def write_results_json(
+    path: str | os.PathLike[str],
+    results: Iterable[ImageResult],
+    own_ids: Mapping[int, str | int] | None = None,
+) -> int:
     """Write detections as a COCO results file, which `COCO.loadRes` and evaluation servers read.
 
     One detection a line: `image_id`, `category_id`, `bbox` (xywh in pixels, three decimals),
     `score` and, where the model made masks, `segmentation` (run-length encoding, text counts).
     The file appears only once it is complete.
+
+    Args:
+        path: of the file.
+        results: of each image.
+        own_ids: the data set's image ids by ours, where it has others than integers.
 
     Returns:
         Number of detections written.
@@ -101,6 +110,8 @@ def write_results_json(path: str | os.PathLike[str], results: Iterable[ImageResu
             file.write("[")
             for result in results:
                 for detection in coco_detections(result):
+                    image_id = detection["image_id"]
+                    detection["image_id"] = (own_ids or {}).get(image_id, image_id)
                     file.write(",\n" if written else "\n")
                     json.dump(detection, file, separators=(",", ":"))
                     written += 1

@@ -150,6 +150,7 @@ class CocoDataModule(pl.LightningDataModule):
         self.predict_index: CocoIndex | None = None
         self.targets = TargetSpec()
         self._class_map: ClassMap | None = None
+        self._said = ""
 
     @property
     def class_map(self) -> ClassMap:
@@ -384,6 +385,9 @@ class CocoDataModule(pl.LightningDataModule):
         if not self._validates or settings["only_images"] is not None:
             settings["val_share"] = 0.0  # nothing is held out where nothing, or the same, is tried
         index = read_annotations(settings, split)
+        if settings["source"] != "shapes" and index.source != self._said:
+            say(index.source)
+            self._said = index.source
         for line in index.dropped_summary():
             say(line)
         if self.hparams["only_images"] is not None and split != "predict":

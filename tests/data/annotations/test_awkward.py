@@ -22,6 +22,7 @@ from deepmac.data.annotations.reading import Reading
 from deepmac.data.images import image_size, read_image
 from deepmac.data.settings import read_annotations
 from deepmac.errors import DataError
+from deepmac.evaluation.results import image_result, write_results_json
 
 PENTAGON = exports.polygon(0, 0)
 
@@ -165,6 +166,9 @@ def test_ids_of_text__are_numbered_and_kept(tmp_path: Path) -> None:
     index = coco(tmp_path, change)
     assert [image.id for image in index.images] == [1, 2, 3, 4]
     assert index.text_ids[1] == "img-1"
+    result = image_result(1, boxes=[[1, 2, 3, 4]], scores=[0.5], category_ids=[1])
+    write_results_json(tmp_path / "out.json", [result], index.text_ids)
+    assert json.loads((tmp_path / "out.json").read_text())[0]["image_id"] == "img-1"
     assert index.table.objects_per_image().sum() == 6
 
 

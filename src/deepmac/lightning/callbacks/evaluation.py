@@ -143,7 +143,9 @@ class WriteResults(Callback):
             path = Path(trainer.default_root_dir) / self.filename
             path.parent.mkdir(parents=True, exist_ok=True)
             everything.sort(key=lambda result: result["image_id"])
-            count = write_results_json(path, everything)
+            index = getattr(trainer.datamodule, "predict_index", None)  # type: ignore[attr-defined]
+            own_ids = None if index is None else index.text_ids
+            count = write_results_json(path, everything, own_ids)
             Console(highlight=False).print(
                 f"{count} detections on {len(everything)} images written to {path}"
             )

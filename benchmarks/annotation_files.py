@@ -1,7 +1,7 @@
 """What opening an annotation file takes, and what loader workers keep for themselves.
 
-``python -m benchmarks.annotations --root COCO``: the annotations of a COCO folder, repeated up to
-COCO's own size (or ``--json FILE --images DIR``, as it is). Printed: the first opening, into an
+``python -m benchmarks.annotation_files --root COCO``: the annotations of a COCO folder, repeated
+up to COCO's own size (or ``--json FILE --images DIR``). Printed: the first opening, into an
 empty cache, a later one, and by how much a process's private memory grows while it asks for every
 record of an epoch.
 """
