@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +17,6 @@ from deepmac.cli import main
 from deepmac.label.marks import Marks, read_marks
 from deepmac.label.review import MANY_PARTS, _count_parts, _cut, _edge_share
 from hands import DESK, PHONE
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -45,25 +42,14 @@ def sheet(model_dir: Path, data: SimpleNamespace, tmp_path_factory) -> SimpleNam
     )
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(browser: Any, sheet: SimpleNamespace) -> Iterator[Any]:
+def visit(chromium: Any, sheet: SimpleNamespace) -> Iterator[Any]:
     """Opens the sheet; a request to anywhere else or a complaint fails the test."""
     problems: list[str] = []
     contexts = []
 
     def open_page(**options: Any) -> Any:
-        context = browser.new_context(**{**DESK, **options})
+        context = chromium.new_context(**{**DESK, **options})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)

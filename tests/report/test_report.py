@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -16,8 +15,6 @@ from deepmac.data.annotations.records import ImageRecord, Instance
 from deepmac.lightning.callbacks.cases import Cases
 from deepmac.report import read_run
 from hands import DESK, PHONE
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def run_folder(folder, *, better=0.0):
@@ -55,24 +52,13 @@ def run_folder(folder, *, better=0.0):
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(browser):
+def visit(chromium):
     """Opens a page; any request or complaint fails the test."""
     problems, contexts = [], []
 
     def open_page(path, **options):
-        contexts.append(browser.new_context(**{**DESK, **options}))
+        contexts.append(chromium.new_context(**{**DESK, **options}))
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: problems.append(request.url)
