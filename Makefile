@@ -11,7 +11,7 @@ SEED ?= 1
 export HYDRA_FULL_ERROR ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow lint bench lite lite-gpu overfit kill-resume reference fuzz fuzz-data soak test-tpu smoke docs clean
+.PHONY: help install train test test-slow lint bench lite lite-gpu overfit kill-resume reference fuzz fuzz-data fuzz-settings soak test-tpu smoke docs clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ $(REFERENCE)/.installed: tests/reference/live/requirements.txt
 
 fuzz: $(STAMP)  ## Ten thousand damaged checkpoints and as many damaged configs for the readers.
 	PYTHONPATH=tests $(BIN)/python -m convert.fuzz $(ARGS)
+
+fuzz-settings: $(STAMP)  ## Every setting with values that cannot be meant: make fuzz-settings ARGS='--seed 7 --count 400'
+	PYTHONPATH=tests $(BIN)/python -m e2e.settings_fuzz $(ARGS)
 
 fuzz-data: $(STAMP)  ## Five hundred damaged exports of every annotation format for the readers.
 	PYTHONPATH=tests $(BIN)/python -m data.annotations.fuzz $(ARGS)
