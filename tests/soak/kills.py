@@ -46,7 +46,9 @@ def kill_trainings(world: World, count: int, seed: int) -> Counts:
             if draw.random() < 0.25:  # and once more, as it resumes
                 _fit(world, run, Kill(draw.randrange(end.writes), 0.001), "ckpt_path=last")
             again = _fit(world, run, None, "ckpt_path=last")
-            counts.add(again, name=name, wrong=_differs(whole, run) if again.code == 0 else "")
+            counts.add(
+                again, name=name, wrong=_differs(whole, run) if again.code == 0 else "no resume"
+            )
         for place in places:
             shutil.rmtree(place, ignore_errors=True)
     return counts
@@ -126,6 +128,7 @@ def kill_tools(world: World, count: int, seed: int) -> list[Counts]:
             wrong = "" if _digest(out.parent) == _digest(whole.parent) else "other bytes, or more"
             if again.code and out.exists() and "already exists" in again.text:
                 wrong, again = "", killed  # the kill came after the last step
+            wrong = wrong or ("" if again.code in (0, -9) else "does not start again")
             counts.add(again, name=f"--seed {seed}, write {at} + {delay} s", wrong=wrong)
         found.append(counts)
     return found
