@@ -98,7 +98,14 @@ def kill_tools(world: World, count: int, seed: int) -> list[Counts]:
     """``label``, ``export`` and ``shapes``: started again, the same bytes and nothing left over."""
     jobs: dict[str, Callable[[Path], list[str]]] = {
         "label": lambda out: _label(world, out),
-        "export": lambda out: ["export", str(world.model), "--format", "torch", "--out", str(out)],
+        "export": lambda out: [
+            "export",
+            str(world.model),
+            "--format",
+            "safetensors",
+            "--out",
+            str(out),
+        ],
         "shapes": lambda out: ["check-data", f"data.root={out}"],
     }
     found = []
@@ -150,10 +157,10 @@ def _draw(out: Path) -> int:
 
 
 def _digest(folder: Path) -> dict[str, str]:
-    """Of every file below, hidden ones and empty folders included; times in graphs left out."""
+    """Of every file below, hidden ones and empty folders included."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        if path.is_file() and path.suffix != ".pt2"
+        if path.is_file()
         else ""
         for path in sorted(folder.rglob("*"))
     }

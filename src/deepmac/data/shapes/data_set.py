@@ -27,7 +27,7 @@ from pycocotools import mask as coco_mask
 from deepmac.data.shapes.outlines import SHAPES
 from deepmac.data.shapes.picture import KNOBS, Difficulty, PlacedObject, draw_picture
 from deepmac.errors import ConfigError, DataError
-from deepmac.files import folder_draft
+from deepmac.files import folder_draft, sweep_drafts
 
 SHAPES_VERSION = 1
 """Raised whenever the same settings would give other pictures or annotations."""
@@ -167,6 +167,7 @@ def _is_written(folder: Path, settings: _Settings) -> bool:
 
 
 def _write(folder: Path, settings: _Settings) -> None:
+    sweep_drafts(folder.parent)
     if _is_written(folder, settings):
         return
     try:

@@ -51,10 +51,14 @@ class MetricsCsv(CSVLogger):
         """A training begins, at its first step unless :meth:`go_on` says otherwise."""
         self.go_on(0, None)
 
-    def leave_alone(self) -> None:
-        """Another command than training: write no rows into the file of one."""
+    def leave_alone(self, *, always: bool = False) -> None:
+        """Another command than training: write no rows into the file of one.
+
+        Args:
+            always: not even where this process trained.
+        """
         if isinstance(self.experiment, _Table):
-            self.experiment.leave_alone()
+            self.experiment.leave_alone(always)
 
     def sync(self) -> int:
         """Have everything logged so far on the disk; returns the number of rows."""
@@ -86,9 +90,9 @@ class _Table(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Lightning's deletes the file."""
 
-    def leave_alone(self) -> None:
+    def leave_alone(self, always: bool) -> None:
         """See ``MetricsCsv``."""
-        self._writes = self._trains or not self._path.exists()
+        self._writes = (self._trains and not always) or not self._path.exists()
 
     def go_on(self, rows: int, pending: Row | None) -> None:
         """See ``MetricsCsv``; nothing is touched before the first row comes."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from deepmac.lightning.callbacks.evaluation import EvaluateCoco
 from deepmac.lightning.callbacks.metrics_csv import MetricsCsv
 from deepmac.lightning.loop_state import count_logged_steps, pending_row
 
@@ -17,10 +18,16 @@ KEY = "deepmac_metrics"
 class Resumption(Callback):
     """Keeps ``metrics.csv`` and the numbering of its rows with the checkpoints."""
 
+    def __init__(self) -> None:
+        self._scored_step = -1
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Only a training writes a training's file."""
         for logger in _tables(trainer):
-            logger.start() if stage == "fit" else logger.leave_alone()
+            if stage == "fit":
+                logger.start()
+            else:  # the row of a finished training's evaluation is there already
+                logger.leave_alone(always=self._scored_step == trainer.global_step)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -33,8 +40,17 @@ class Resumption(Callback):
     ) -> None:
         """On the first replica, which writes the rows."""
         if trainer.state.fn == "fit" and trainer.is_global_zero:
+            scored = any(
+                callback.step == trainer.global_step
+                for callback in trainer.callbacks  # type: ignore[attr-defined]
+                if isinstance(callback, EvaluateCoco)
+            )
             for logger in _tables(trainer):
-                checkpoint[KEY] = {"rows": logger.sync(), "pending": pending_row(trainer)}
+                checkpoint[KEY] = {
+                    "rows": logger.sync(),
+                    "pending": pending_row(trainer),
+                    "scored": scored,
+                }
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -43,6 +59,8 @@ class Resumption(Callback):
         if trainer.state.fn != "fit":
             return
         told = checkpoint.get(KEY)
+        if told is not None and told.get("scored"):
+            self._scored_step = checkpoint["global_step"]
         if told is not None and trainer.is_global_zero:
             for logger in _tables(trainer):
                 logger.go_on(int(told["rows"]), told["pending"])
