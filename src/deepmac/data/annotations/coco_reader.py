@@ -29,7 +29,7 @@ from deepmac.data.annotations.records import Box, Category, ImageRecord, Instanc
 from deepmac.data.annotations.segmentation import RawSegmentation, find_fault, is_absent, is_empty
 from deepmac.data.annotations.store import Parsed
 from deepmac.data.annotations.table import TableBuilder
-from deepmac.data.images import ImageFileError
+from deepmac.data.images import MAX_PIXELS, ImageFileError
 from deepmac.errors import DataError
 
 
@@ -154,6 +154,12 @@ class CocoReader:
                 "numbers of pixels.",
                 image_id,
             )
+            return None
+        if width * height > MAX_PIXELS:
+            text = (
+                f"has {int(width)} x {int(height)} pixels, more than {MAX_PIXELS:,}; scale it down."
+            )
+            self._add("image too large", f"{where} {text}", image_id)
             return None
         self.refused_images.discard(image_id)
         known = self.categories.keys()
