@@ -11,7 +11,7 @@ SEED ?= 1
 export HYDRA_FULL_ERROR ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow lint bench lite lite-gpu overfit kill-resume reference fuzz fuzz-data fuzz-settings soak test-tpu smoke docs clean
+.PHONY: help install train test test-slow lint bench gpu lite lite-gpu overfit kill-resume reference fuzz fuzz-data fuzz-settings soak test-tpu smoke docs clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -39,8 +39,11 @@ lint: $(STAMP)  ## Style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## Speed figures, each with how it was measured.
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(STAMP)  ## Speed beside TensorFlow and torchvision, one table; ROW=label for one row.
+	$(BIN)/python -m benchmarks $(ROW) $(if $(ROW),,--write docs/performance.md) $(ARGS)
+
+gpu: $(STAMP)  ## What only a CUDA card shows, in six minutes; rehearse with ARGS="--device cpu --tiny".
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 # A run that was stopped goes on where it was: its time counts on.
 MINUTES ?= 120

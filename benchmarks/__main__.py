@@ -1,31 +1,113 @@
-"""``make bench``: every benchmark, each printing how it was measured.
+"""``make bench``: speed beside others' in one run, as one table; ``make bench ROW=label`` one row.
 
-``--quick`` takes fewer images and repeats. Give a COCO folder with ``--root`` to measure on it;
-without one the generated shapes serve, drawn at 512 pixels.
+``--quick`` takes toy sizes and shows that every row runs; its figures mean nothing. Give a COCO
+folder with ``--root`` to load from and label on it; without one the generated shapes serve, drawn
+at 512 pixels. ``--write docs/performance.md`` keeps the table of a whole run.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from benchmarks import annotation_files, data_pipeline, label, training
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import (
+    annotation_files,
+    big_network,
+    crop,
+    data_pipeline,
+    evaluation,
+    label,
+    opening,
+    training,
+)
+from benchmarks.table import HEADINGS, Row, Skipped, machine, markdown
 from deepmac.data.shapes.data_set import ensure_shapes
+
+ROWS = ("network", "step", "label", "crop", "loading", "evaluation", "opening")
+PRINTED = ("annotations", "windows")  # have tables of their own
+PAGE = """# Performance
+
+Speed beside the tools that others use for the same work, measured side by side in one run: what
+counts is the ratio, absolute figures hold for one machine. `make bench` makes this page anew,
+`make bench ROW=label` prints one part of it.
+
+{table}
+{device}"""
 
 
 def main() -> None:
     """Run them one after the other: side by side they would measure each other."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join([*ROWS, *PRINTED])}")
     parser.add_argument("--root", type=Path, help="a folder with annotations/ and images/")
-    parser.add_argument("--quick", action="store_true", help="fewer images and repeats")
+    parser.add_argument("--quick", action="store_true", help="toy sizes, to see that all runs")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="keep the table as Markdown")
     options = parser.parse_args()
-    root = options.root or ensure_shapes(num_train=160, num_val=8, size=512)
-    counts = ["--images", "64", "--repeats", "1"] if options.quick else []
-    data_pipeline.main(["--root", str(root), *counts])
-    annotation_files.main(["--root", str(root), *(["--count", "5000"] if options.quick else [])])
-    few = ["--images", "8", "--repeats", "1"] if options.quick else []
-    label.main(["--root", str(root), *few])
-    training.main(["--root", str(root), *(["--rounds", "2"] if options.quick else [])])
+    if unknown := set(options.rows) - {*ROWS, *PRINTED}:
+        parser.error(f"there is no row {min(unknown)}: choose of {', '.join([*ROWS, *PRINTED])}")
+    about = machine()
+    console = Console(highlight=False, width=150)
+    console.print(about)
+    rows: list[Row] = []
+    notes = [about, "`make bench`" + (f" on {options.root.name}" if options.root else "")]
+    for name in options.rows or ROWS:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        if name in PRINTED:
+            _print(name, options.quick, options.root)
+            continue
+        try:
+            rows += _maker(name, options.quick, options.root)()
+        except Skipped as reason:
+            notes.append(f"{name} was skipped: {reason}")
+    table = Table(*HEADINGS, expand=True)
+    for row in rows:
+        table.add_row(*row.cells())
+    console.print(table)
+    for note in notes[1:]:
+        console.print(f"- {note}")
+    if options.write:
+        options.write.write_text(PAGE.format(table=markdown(rows, notes), device=_card_section()))
+
+
+def _maker(name: str, quick: bool, root: Path | None) -> Callable[[], list[Row]]:
+    plain = {
+        "network": big_network.inference,
+        "step": big_network.training,
+        "crop": crop.rows,
+        "evaluation": evaluation.rows,
+        "opening": opening.rows,
+    }
+    if name in plain:
+        return partial(plain[name], quick)
+    root = root or _shapes(quick)
+    return partial({"label": label.rows, "loading": data_pipeline.rows}[name], quick, root)
+
+
+def _print(name: str, quick: bool, root: Path | None) -> None:
+    if name == "windows":
+        words = ["--rounds", "2"] if quick else []
+        training.main(["--root", str(root or _shapes(quick)), *words])
+        return
+    where = ["--root", str(root)] if root else []
+    annotation_files.main([*where, *(["--count", "5000"] if quick else [])])
+
+
+def _shapes(quick: bool) -> Path:
+    count, held, size = (12, 2, 64) if quick else (160, 8, 512)
+    return ensure_shapes(num_train=count, num_val=held, size=size)
+
+
+def _card_section() -> str:
+    return (
+        "## On a card\n\n`make gpu` measures on one CUDA card within six minutes what processors "
+        "cannot show, and writes `docs/figures/gpu.json` as it goes.\n"
+    )
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ and ``RandomCrop``, then ``roi_align`` of the masks by the boxes.
 
 import argparse
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -23,6 +23,7 @@ from torchvision import tv_tensors
 from torchvision.ops import roi_align
 from torchvision.transforms import v2
 
+from benchmarks.table import Row
 from deepmac.data.annotations.coco import CocoIndex, decode_mask, read_coco
 from deepmac.data.annotations.locate import locate_coco
 from deepmac.data.collate import collate
@@ -111,6 +112,27 @@ def images_per_second(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     options = _parser().parse_args(arguments)
+    how, found = measure(options)
+    print(how)
+    print(f"{'':12}{'deepmac':>12}{'torchvision':>14}{'ratio':>8}   images/s")
+    for workers, (fast, slow) in found.items():
+        name = f"{workers} workers" if workers else "in process"
+        print(f"{name:12}{fast:12.1f}{slow:14.1f}{fast / slow:8.2f}")
+
+
+def rows(quick: bool, root: Path) -> list[Row]:
+    """For the table of ``make bench``."""
+    few = ["--images", "8", "--repeats", "1", "--size", "64", "--workers", "0"] if quick else []
+    how, found = measure(_parser().parse_args(["--root", str(root), *few]))
+    return [
+        Row("loading and augmenting, " + (f"{n} workers" if n else "in process"), "images/s", fast,
+            "torchvision v2", slow, None if n else 4.0, how, larger_is_better=True)
+        for n, (fast, slow) in found.items()
+    ]  # fmt: skip
+
+
+def measure(options: argparse.Namespace) -> tuple[str, dict[int, tuple[float, float]]]:
+    """How it was measured, and images/s of both sides by number of workers."""
     json_path, image_dir = locate_coco(options.root, options.split)
     index = read_coco(json_path, image_dir, check_images="none")
     index = dataclasses.replace(index, images=index.images[: options.images])
@@ -123,31 +145,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         training=True,
     )
     plain = PlainInstances(index, options.size)
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     objects = sum(len(record.instances) for record in index.images)
     sides = median(max(record.height, record.width) for record in index.images)
-    print(
-        f"{len(index.images)} images of {json_path} (median longer side {sides:.0f}, "
+    how = (
+        f"{len(index.images)} images (median longer side {sides:.0f}, "
         f"{objects / len(index.images):.1f} objects each, every mask used) to {options.size} x "
-        f"{options.size}, batches of {options.batch_size}; {os.cpu_count()} cores, one thread a "
-        f"process, torch {torch.__version__}; median of {options.repeats} passes, the two sides "
-        "in turn, files in the page cache after a first pass."
+        f"{options.size}, batches of {options.batch_size}; one thread a process; median of "
+        f"{options.repeats} passes, the two sides in turn, files in the page cache"
     )
-    images_per_second(ours, collate, options.batch_size, 0)
-    print(f"{'':12}{'deepmac':>12}{'torchvision':>14}{'ratio':>8}   images/s")
-    for workers in options.workers:
-        speeds = np.array(
-            [
+    found = {}
+    try:
+        images_per_second(ours, collate, options.batch_size, 0)
+        for workers in options.workers:
+            speeds = np.array(
                 [
-                    images_per_second(dataset, collate_fn, options.batch_size, workers)
-                    for dataset, collate_fn in ((ours, collate), (plain, _stack_images))
+                    [
+                        images_per_second(dataset, collate_fn, options.batch_size, workers)
+                        for dataset, collate_fn in ((ours, collate), (plain, _stack_images))
+                    ]
+                    for _ in range(options.repeats)
                 ]
-                for _ in range(options.repeats)
-            ]
-        )
-        fast, slow = np.median(speeds, axis=0)
-        name = f"{workers} workers" if workers else "in process"
-        print(f"{name:12}{fast:12.1f}{slow:14.1f}{fast / slow:8.2f}")
+            )
+            fast, slow = np.median(speeds, axis=0)
+            found[workers] = float(fast), float(slow)
+    finally:
+        torch.set_num_threads(threads)
+    return how, found
 
 
 def _parser() -> argparse.ArgumentParser:

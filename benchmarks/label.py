@@ -17,12 +17,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 from torch import nn
 
+from benchmarks.table import Row, convolution_rate
 from deepmac.class_map import ClassMap
 from deepmac.data.annotations.locate import locate_coco
 from deepmac.data.images import read_image
@@ -33,8 +34,11 @@ from deepmac.label.settings import LabelSettings
 from deepmac.models.card import ModelCard
 from deepmac.models.files import build_model, load_model
 from deepmac.nn.backbones import IMAGENET
+from deepmac.nn.inference import for_inference
+from deepmac.predict.masks import input_size
 from deepmac.predict.paste import mask_to_rle
 
+BOX_FLOP = 0.66e9
 _SMALL = {
     "backbone": "tf_efficientnet_lite0",
     "pyramid_width": 64,
@@ -46,19 +50,72 @@ _SMALL = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
+    found = measure(options)
+    say = Console(highlight=False, soft_wrap=True).print
+    say(f"label: {found.how}")
+    for name, (seconds, masks) in {
+        "deepmac label": (found.ours, found.boxes),
+        "torchvision Mask R-CNN": (found.theirs, found.their_masks),
+    }.items():
+        speed = f"{found.images / seconds:7.2f} images/s {masks / seconds:8.1f} masks/s"
+        say(f"  {name:22} {speed}")
+    say(f"  share of the work: {found.shares}")
+    say(
+        f"  one image, first box {1000 * found.first_box:.0f} ms, each further box "
+        f"{1000 * found.further_box:.2f} ms"
+    )
+
+
+class Measured(NamedTuple):
+    """Of both sides; seconds of a pass over the images."""
+
+    how: str
+    images: int
+    boxes: int
+    ours: float
+    theirs: float
+    their_masks: int
+    shares: str
+    first_box: float
+    further_box: float
+
+
+def rows(quick: bool, root: Path) -> list[Row]:
+    """For the table of ``make bench``."""
+    few = ["--images", "4", "--repeats", "1", "--size", "64"] if quick else []
+    options = parser().parse_args(["--root", str(root), "--device", "cpu", *few])
+    found = measure(options)
+    wide = measure(parser().parse_args([*_words(options), "--precision", "auto"]))
+    limit = None if quick else 1e3 * BOX_FLOP / convolution_rate()
+    rows = [
+        Row(f"label, precision={name}", "images/s", one.images / one.ours, "torchvision Mask R-CNN",
+            one.images / one.theirs, 6.0, one.how, larger_is_better=True)
+        for name, one in (("32", found), ("auto", wide))
+    ]  # fmt: skip
+    further = Row("label, each further box", "ms", 1e3 * found.further_box, limit=limit,
+                  how="17 boxes against 1; limit: 0.66 GFLOP at the machine's rate")  # fmt: skip
+    return [*rows, further]
+
+
+def _words(options: argparse.Namespace) -> list[str]:
+    names = ("root", "images", "repeats", "size", "device")
+    return [word for name in names for word in (f"--{name}", str(getattr(options, name)))]
+
+
+def measure(options: argparse.Namespace) -> Measured:
+    """Run both sides in turns."""
     json_path, images = locate_coco(options.root, options.split)
     content = _boxes(json_path, options.images)
     boxes = len(content["annotations"])
     count = len({entry["image_id"] for entry in content["annotations"]})
     model = load_model(options.model) if options.model else _small_model(options.size)
-    size = getattr(model.__dict__.get("card"), "image_size", options.size)
-    threads = f"{torch.get_num_threads()} threads"
+    size = input_size(model) if options.model else options.size
     device = torch.device(options.device)
-    say = Console(highlight=False, soft_wrap=True).print
-    say(
-        f"label: {count} images with {boxes} boxes, input {size} x {size}, {device}, {threads}, "
-        f"{options.workers} workers, median of {options.repeats} passes"
+    how = (
+        f"{count} images with {boxes} boxes, input {size} x {size}, {device}, "
+        f"{torch.get_num_threads()} threads, {options.workers} workers, precision "
+        f"{options.precision}, median of {options.repeats} passes"
     )
     ours, theirs = [], []
     watch = Stopwatch(exact=True)
@@ -75,21 +132,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 out=Path(folder) / f"out{number}.json",
                 workers=options.workers,
                 accelerator="gpu" if device.type == "cuda" else "cpu",
+                precision=options.precision,
                 quiet=True,
             )
             started = time.perf_counter()
             label(model, settings, watch)
             ours.append(time.perf_counter() - started)
             theirs.append(masks.run(content, images, warm_up=not number))
-    spent, other = median(ours[1:]), median(seconds for seconds, _ in theirs[1:])
-    made = theirs[-1][1]
-    say(f"  deepmac label          {count / spent:7.2f} images/s {boxes / spent:8.1f} masks/s")
-    say(f"  torchvision Mask R-CNN {count / other:7.2f} images/s {made / other:8.1f} masks/s")
     total = sum(watch.seconds.values())
     shares = ", ".join(f"{name} {100 * watch.seconds[name] / total:.0f} %" for name in STAGES)
-    say(f"  share of the work: {shares}")
-    one, more = _marginal(model.to(device), size, device, options.repeats)
-    say(f"  one image, first box {1000 * one:.0f} ms, each further box {1000 * more:.2f} ms")
+    prepared = for_inference(model.to(device), options.precision)
+    one, more = _marginal(prepared, size, device, options.repeats)
+    other = median(seconds for seconds, _ in theirs[1:])
+    return Measured(how, count, boxes, median(ours[1:]), other, theirs[-1][1], shares, one, more)
 
 
 class _MaskRCNN:
@@ -158,17 +213,19 @@ def _small_model(size: int) -> nn.Module:
     return build_model(ModelCard(_SMALL, IMAGENET, classes, size), source="the benchmark").eval()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", required=True, help="data set folder in COCO's layout")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--model", help="a model instead of the small one with random weights")
-    parser.add_argument("--size", type=int, default=512, help="side of the network input")
-    parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """Of the options of :func:`measure`."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--root", required=True, help="data set folder in COCO's layout")
+    made.add_argument("--split", default="train")
+    made.add_argument("--model", help="a model instead of the small one with random weights")
+    made.add_argument("--size", type=int, default=512, help="side of the network input")
+    made.add_argument("--images", type=int, default=32)
+    made.add_argument("--repeats", type=int, default=3)
+    made.add_argument("--precision", default="32", choices=("auto", "32", "bf16"))
+    made.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
+    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return made
 
 
 if __name__ == "__main__":

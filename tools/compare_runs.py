@@ -61,7 +61,7 @@ ALWAYS = (
 )
 _FORMER = re.compile(r"(?<=model\.losses\.)(\w+)\.")
 """Weak losses had flat names once."""
-TIMES = ("train/seconds_per_step",)
+TIMES = ("train/seconds_per_step", "train/data_wait")
 
 
 class Outcome(NamedTuple):

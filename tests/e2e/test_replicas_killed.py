@@ -24,6 +24,8 @@ WORDS = (
     "callbacks.pictures=null",
 )
 
+TIMES = ("train/seconds_per_step", "train/data_wait")
+
 
 def rows(run_dir):
     path = run_dir / "metrics.csv"
@@ -31,7 +33,7 @@ def rows(run_dir):
         return []
     with path.open(newline="") as file:
         found = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if v and k != "train/seconds_per_step"} for row in found]
+    return [{k: v for k, v in row.items() if v and k not in TIMES} for row in found]
 
 
 def children(process):

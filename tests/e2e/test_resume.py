@@ -20,6 +20,8 @@ WORDS = (
 )
 STEPS = 24
 
+TIMES = ("train/seconds_per_step", "train/data_wait")
+
 
 def losses(run_dir):
     path = run_dir / "metrics.csv"
@@ -34,7 +36,7 @@ def table(run_dir):
     """All rows but for times."""
     with (run_dir / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if v and k != "train/seconds_per_step"} for row in rows]
+    return [{k: v for k, v in row.items() if v and k not in TIMES} for row in rows]
 
 
 def weights(run_dir, name):

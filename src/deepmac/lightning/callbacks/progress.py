@@ -14,9 +14,19 @@ from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTh
 
 from deepmac.nn.ranges import NonNegativeFloat, NonNegativeInt
 
+_MEMORY = 0.98
+"""Share of the earlier steps' weight that each step leaves in the mean of the waiting."""
+_STEPS_BEFORE_ADVICE = 100
+_MUCH = 0.2
+
+_TIMES = ("train/seconds_per_step", "train/data_wait")
+
 
 class Progress(RichProgressBar):
     """A rich bar on a terminal; elsewhere a plain line now and then. Logs the pace either way.
+
+    ``train/data_wait`` is the share of the time in which a step waits for its batch, over the last
+    fifty steps or so; where it stays above a fifth, one line says what to change.
 
     Args:
         refresh_rate: batches between updates of the bar.
@@ -33,6 +43,8 @@ class Progress(RichProgressBar):
         self.plain = not sys.stdout.isatty()
         self._started = self._last_line = self._last_step = 0.0
         self._first_batch = 0
+        self._waited = self._waits = self._seconds = 0.0
+        self._steps, self._advised = 0, False
         if self.plain:
             self.disable()
 
@@ -41,6 +53,13 @@ class Progress(RichProgressBar):
         super().on_train_start(trainer, pl_module)
         self._started = self._last_line = self._last_step = time.monotonic()
         self._first_batch = self._batches(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """The batch is there: what passed since the last step was waiting."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._waited = time.monotonic() - self._last_step
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -58,6 +77,10 @@ class Progress(RichProgressBar):
             prog_bar=True,
             batch_size=len(batch["images"]),
         )
+        waiting = self._waiting(now - self._last_step)
+        pl_module.log("train/data_wait", torch.tensor(waiting), batch_size=len(batch["images"]))
+        if trainer.is_global_zero:
+            self._advise(waiting)
         self._last_step = now
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         first = self._last_line == self._started
@@ -78,6 +101,23 @@ class Progress(RichProgressBar):
         self._last_step += spent
         self._started += spent
 
+    def _waiting(self, seconds: float) -> float:
+        """The share of waiting, with a step of so many seconds."""
+        self._waits = _MEMORY * self._waits + min(self._waited, seconds)
+        self._seconds = _MEMORY * self._seconds + seconds
+        self._steps += 1
+        return self._waits / max(self._seconds, 1e-9)
+
+    def _advise(self, waiting: float) -> None:
+        if self._advised or self._steps < _STEPS_BEFORE_ADVICE or waiting <= _MUCH:
+            return
+        self._advised = True
+        print(
+            f"the training waits for its data {100 * waiting:.0f} % of the time: raise "
+            "data.num_workers, or keep pictures that are scaled down to data.image_size already",
+            flush=True,
+        )
+
     def _line(self, trainer: pl.Trainer, batch_idx: int, now: float) -> str:
         done = self._batches(trainer) - self._first_batch
         pace = (now - self._started) / max(1, done)
@@ -85,11 +125,13 @@ class Progress(RichProgressBar):
         metrics = {
             name.removeprefix("train/"): value.item()
             for name, value in trainer.callback_metrics.items()
-            if name.startswith("train/") and name != "train/seconds_per_step"
+            if name.startswith("train/") and name not in _TIMES
         }
         losses = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
         line = f"epoch {trainer.current_epoch}  batch {batch_idx + 1}/{total}  {losses}"
         line += f"  {pace:.2f} s/batch"
+        if self._seconds:
+            line += f"  waiting for data {100 * self._waits / self._seconds:.0f} %"
         left = self._batches_left(trainer, total)
         if left is not None:
             line += f"  {timedelta(seconds=round(left * pace))} left"
