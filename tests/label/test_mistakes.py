@@ -140,7 +140,7 @@ def test_missing_folders_models_and_words__are_one_sentence(job, tmp_path: Path,
 
     assert "no model" in said(model=tmp_path / "nothing")
     (tmp_path / "weights.ckpt").write_bytes(b"not weights")
-    assert "cannot be read" in said(model=tmp_path / "weights.ckpt")
+    assert "is not a readable weight file" in said(model=tmp_path / "weights.ckpt")
     assert "does not exist" in said("--images", str(tmp_path / "no"))
     assert "do not exist" in said("--boxes", str(tmp_path / "no.json"))
     assert "--box-margin 7.0" in said("--box-margin", "7")

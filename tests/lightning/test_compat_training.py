@@ -115,6 +115,7 @@ def renumber(pictures: Path, folder: Path) -> Path:
 
 
 def evaluated(data):
+    data.setup("validate")
     return next(iter(data.val_dataloader()))
 
 

@@ -111,7 +111,7 @@ def test_init_from__reports_what_did_not_fit(tmp_path):
 def test_init_from__an_unreadable_file_is_one_sentence(tmp_path, content):
     path = tmp_path / "bad.pth"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="not a readable weight file"):
         module(init_from=str(path))
 
 

