@@ -93,7 +93,7 @@ def parity(card: Card) -> Findings:
     there = _copy(here, card)
     batch = training_batch(card.size, images=2, boxes=7)
     images, boxes = batch["images"], batch["boxes"]
-    with torch.inference_mode():
+    with torch.no_grad():
         stage, other = here(images)[-1], there(images.to(card.device))[-1]
         for name in ("heatmap", "size", "offset", "pixel_embedding", "instance_embedding"):
             found[f"{name}, largest difference"] = _apart(

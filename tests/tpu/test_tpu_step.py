@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.tpu_step import _batch, count_step
 from deepmac.lightning.compose import compose, lightning_config
-from deepmac.lightning import xla
+from deepmac.lightning.xla import device as xla
 
 words = ["experiment=voc_to_nonvoc", "trainer=tpu_pod", "backbone=hourglass_10",
          "mask_head=hourglass10", "data.image_size=64", "data.max_boxes=3",

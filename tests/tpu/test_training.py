@@ -37,7 +37,7 @@ def data(tmp_path_factory):
     path = root / "annotations/instances_train.json"
     content = json.loads(path.read_text())
     order = EpochBatchSampler(IMAGES, BATCH, seed=0, shuffle=True, drop_last=True)
-    first = [image for _, image in next(iter(order))]
+    first = [image for _, image, *_ in next(iter(order))]
     ids = [image["id"] for image in content["images"]]
     bare = {ids[place] for place in first} | set(ids[::7])
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] not in bare]

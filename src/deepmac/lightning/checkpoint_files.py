@@ -20,6 +20,10 @@ _NOT_WEIGHTS = ("callbacks", "loops", "lr_schedulers", "hyper_parameters")
 """Entries of a checkpoint whose infinities mean something (a best score of nothing yet)."""
 
 
+_HANDED_OVER = ".temp.ckpt"
+"""Bare weights that Lightning's launcher hands from the replicas to the process that began them."""
+
+
 class NotFinite(UserError):
     """Losses or weights that are worth no checkpoint."""
 
@@ -65,6 +69,8 @@ class CheckpointFiles(TorchCheckpointIO):
                 f"{path} cannot be read as a checkpoint ({type(error).__name__}: it is damaged or "
                 f"no checkpoint): {_otherwise(path)}"
             ) from error
+        if Path(os.fspath(path)).name == _HANDED_OVER:
+            return content
         if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
             raise UserError(f"{path} is no training checkpoint: {_otherwise(path)}")
         return content
