@@ -146,7 +146,7 @@ def test_predict__is_one_graph_and_gives_the_masks_of_a_cpu(run, data, on_xla):
 def test_loss_that_is_not_finite__stops_with_image_ids_and_keeps_the_last_good_checkpoint(
     run, data
 ):
-    words = (*data, *ON_XLA, "model.lr=1e30", "model.warmup_start_lr=1e30")
+    words = (*data, *ON_XLA, "model.lr=2e9", "model.warmup_start_lr=2e9")
     stopped = run("not_finite", "fit", *words, "trainer.max_epochs=2").finish(code=1)
     assert "the loss is not finite at step" in stopped.said and "on images " in stopped.said
     assert "Traceback" not in stopped.said
