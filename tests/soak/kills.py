@@ -19,7 +19,7 @@ from soak.counts import Counts
 from soak.world import World, small_disk
 from tiny import TINY
 
-_NOT_SAME = ("train/seconds_per_step",)
+_NOT_SAME = ("train/seconds_per_step", "train/data_wait")
 TRAIN = (
     *(w for w in TINY if not w.startswith("trainer.max_epochs")),
     "trainer.max_epochs=2",
