@@ -179,7 +179,8 @@ def _window(size: tuple[int, int], row: int, column: int, side: float) -> tuple[
     """The tile's pixels, moved back into the picture where it would reach out of it."""
     edges = []
     for start, length in ((column, size[0]), (row, size[1])):
-        first = max(0, min(math.floor(start * side / 2), length - math.ceil(side)))
-        edges.append((first, min(length, first + math.ceil(side))))
+        last = min(length, math.ceil((start + 2) * side / 2))  # a fraction of a pixel counts
+        first = max(0, min(math.floor(start * side / 2), last - math.ceil(side)))
+        edges.append((first, last))
     (left, right), (top, bottom) = edges
     return left, top, right, bottom
