@@ -29,13 +29,12 @@ from deepmac.data.annotations.locate import locate_coco
 from deepmac.data.images import read_image
 from deepmac.label.inference import STAGES, Stopwatch
 from deepmac.label.job import label
-from deepmac.label.network import box_probabilities
 from deepmac.label.settings import LabelSettings
 from deepmac.models.card import ModelCard
 from deepmac.models.files import build_model, load_model
 from deepmac.nn.backbones import IMAGENET
 from deepmac.nn.inference import for_inference
-from deepmac.predict.masks import input_size
+from deepmac.predict.masks import box_probabilities, input_size
 from deepmac.predict.paste import mask_to_rle
 
 BOX_FLOP = 0.66e9

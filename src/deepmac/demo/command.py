@@ -85,8 +85,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _calibration(path_or_name: str, model: Network) -> Calibration | None:
     """What lies beside the model, as ``deepmac label`` finds it."""
+    from deepmac.label.digest import model_digest
     from deepmac.label.masks.calibration import FILE_NAME, Calibration
-    from deepmac.label.network import model_digest
     from deepmac.models.files import WEIGHTS, card_of, model_file
 
     weights = model_file(path_or_name)

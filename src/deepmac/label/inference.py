@@ -22,12 +22,11 @@ from deepmac.errors import DataError, UserError
 from deepmac.label.loading import BatchDataset, LabelBatch
 from deepmac.label.masks.records import Floats, MaskOptions, mask_records
 from deepmac.label.masks.turned import Turned
-from deepmac.label.network import box_probabilities
 from deepmac.label.parts import Parts, writable
 from deepmac.label.plan import OnError, Plan
 from deepmac.label.progress import Progress
 from deepmac.nn.inference import for_inference, resolved
-from deepmac.predict.masks import PictureMasks
+from deepmac.predict.masks import PictureMasks, box_probabilities
 
 STAGES = ("decode", "backbone", "heads", "paste", "write")
 

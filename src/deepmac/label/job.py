@@ -18,11 +18,11 @@ from deepmac import __version__
 from deepmac.data.annotations.problems import count_kinds
 from deepmac.errors import ConfigError
 from deepmac.files import atomic_file, usual_permissions, write_atomically
+from deepmac.label.digest import model_digest
 from deepmac.label.inference import Stopwatch, label_parts, label_precision
 from deepmac.label.masks.calibration import Calibration
 from deepmac.label.masks.records import MaskOptions
 from deepmac.label.merge import Labelled, collect
-from deepmac.label.network import model_digest
 from deepmac.label.parts import Parts, writable
 from deepmac.label.plan import IMAGES_PER_PART
 from deepmac.label.prepare import Prepared, prepare, read_report, report_path

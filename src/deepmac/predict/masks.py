@@ -1,12 +1,13 @@
 """The one way from a network, a picture's features and boxes to masks in the picture's pixels.
 
-``crop_probabilities`` asks the network; ``PictureMasks`` holds its answer for one picture, a small
-square for each box, and makes a mask of it only when it is asked for.
+``crop_probabilities`` asks the network, ``box_probabilities`` from the pictures on;
+``PictureMasks`` holds its answer for one picture, a small square for each box, and makes a mask of
+it only when it is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,32 @@ def crop_probabilities(
             ).float()
         )
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def box_probabilities(
+    network: Any,
+    images: Tensor,
+    boxes: Tensor,
+    valid: Tensor,
+    lap: Callable[[str], None] = lambda stage: None,
+) -> Floats:
+    """One backbone pass for each image, then the mask head for all boxes.
+
+    Args:
+        network: in eval mode.
+        images: (B, 3, H, W), as the network takes them.
+        boxes: (B, N, 4) xyxy in input pixels.
+        valid: (B, N) bool, False for padding.
+        lap: told the stage that has just ended, ``backbone`` or ``heads``.
+
+    Returns:
+        (M, P, P) float32, the M valid rows in their order.
+    """
+    stage = network.last_stage(images)
+    lap("backbone")
+    crops: Floats = crop_probabilities(network, stage, boxes, valid)[valid].cpu().numpy()
+    lap("heads")
+    return crops
 
 
 def mask_scores(probabilities: Floats, threshold: float = 0.5) -> NDArray[np.float64]:

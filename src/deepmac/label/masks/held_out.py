@@ -16,11 +16,11 @@ from deepmac.data.annotations.read_boxes import read_boxes
 from deepmac.data.annotations.segmentation import find_fault, is_absent, segmentation_rle
 from deepmac.errors import DataError
 from deepmac.evaluation.mask_quality import filled_box, filled_ellipse
+from deepmac.label.digest import model_digest
 from deepmac.label.inference import label_parts
 from deepmac.label.masks.calibration import Calibration, calibrate
 from deepmac.label.masks.records import MaskOptions
 from deepmac.label.merge import collect
-from deepmac.label.network import model_digest
 from deepmac.label.parts import Parts
 from deepmac.label.plan import make_plan
 from deepmac.models.files import card_of
