@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepmac.convert.crc32c import masked_crc32c
+from deepmac.protobuf.crc32c import masked_crc32c
 
 DTYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "float16": 19}
 Writer = Callable[..., Path]

@@ -23,8 +23,8 @@ from convert.bundle_writer import write_bundle
 from convert.pipeline_config import CONFIG
 from deepmac.convert.settings import read_settings
 from deepmac.convert.tensor_bundle import TensorBundle
-from deepmac.convert.text_proto import TextProtoError, parse_text_proto
 from deepmac.errors import UserError
+from deepmac.protobuf.text_proto import TextProtoError, parse_text_proto
 
 Arrays = dict[str, np.ndarray]
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"

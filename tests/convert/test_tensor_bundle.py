@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convert.fuzz import SUFFIX, fuzz_checkpoints, same, small_arrays
-from deepmac.convert.crc32c import crc32c
 from deepmac.convert.tensor_bundle import TensorBundle
-from deepmac.convert.wire import WireError, snappy_decompress
 from deepmac.errors import UserError
+from deepmac.protobuf.crc32c import crc32c
+from deepmac.protobuf.wire import WireError, snappy_decompress
 
 Writer = Callable[..., Path]
 
@@ -146,7 +146,7 @@ def test_bundle__hostile_sizes_with_right_checksums_cost_nothing(
 
 def _without_checksums(raw: bytes) -> bytes:
     """Zero the checksum of the three blocks that the writer makes with one data block."""
-    from deepmac.convert.wire import read_varint
+    from deepmac.protobuf.wire import read_varint
 
     out = bytearray(raw)
     position = len(raw) - 48

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from convert.fuzz import fuzz_configs
 from convert.pipeline_config import CONFIG
 from deepmac.convert.settings import read_settings
-from deepmac.convert.text_proto import (
+from deepmac.errors import UserError
+from deepmac.protobuf.text_proto import (
     TextProtoError,
     parse_text_proto,
     read_text_proto,
 )
-from deepmac.errors import UserError
 
 
 def test_parse__reads_every_form_of_a_field() -> None:

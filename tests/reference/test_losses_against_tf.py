@@ -18,7 +18,6 @@ from torch import Tensor
 from deepmac.convert import convert_variables
 from deepmac.convert.conversion import convert_model_variables
 from deepmac.convert.settings import read_settings
-from deepmac.convert.text_proto import parse_text_proto
 from deepmac.data.original.soft_targets import original_mask_targets
 from deepmac.losses.criterion import DeepMACCriterion
 from deepmac.losses.options import (
@@ -33,6 +32,7 @@ from deepmac.losses.weak import dice
 from deepmac.models.files import build_model
 from deepmac.nn.deepmac import DeepMAC, StageOutput
 from deepmac.nn.full_resolution import original_resize
+from deepmac.protobuf.text_proto import parse_text_proto
 
 Arrays = dict[str, np.ndarray]
 INSIDE = Path(__file__).parent / "fixtures" / "losses"

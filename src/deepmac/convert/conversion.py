@@ -17,7 +17,6 @@ from deepmac.convert.report import ConversionError, Report, Shape
 from deepmac.convert.settings import Settings, read_settings
 from deepmac.convert.source import checkpoint_files
 from deepmac.convert.tensor_bundle import TensorBundle
-from deepmac.convert.text_proto import read_text_proto
 from deepmac.convert.torch_centernet import convert_torch_centernet, is_torch_centernet
 from deepmac.convert.variables import SUFFIX, convert_known_variables, is_weight
 from deepmac.errors import UserError
@@ -27,6 +26,7 @@ from deepmac.models.files import CONFIG, INITIALISATION, WEIGHTS, build_model, w
 from deepmac.nn.backbones import CENTERNET_BGR
 from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone
 from deepmac.nn.pretrained import read_tensors
+from deepmac.protobuf.text_proto import read_text_proto
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".pkl")
 _HEADS = "model/_prediction_head_dict"

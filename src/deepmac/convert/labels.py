@@ -6,13 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepmac.class_map import ClassMap
-from deepmac.convert.text_proto import read_text_proto
-from deepmac.data.splits import NONVOC_NAMES, VOC_NAMES
+from deepmac.data.annotations.label_map import COCO_SLOTS, coco_label_map, read_label_map
 from deepmac.errors import ConfigError
-
-_COCO_SLOTS = 90
-_VOC_IDS = (1, 2, 3, 4, 5, 6, 7, 9, 16, 17, 18, 19, 20, 21, 44, 62, 63, 64, 67, 72)
-_UNUSED_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 
 
 def class_map_of(slots: int, masked: Sequence[int] = (), label_map: Path | None = None) -> ClassMap:
@@ -27,7 +22,9 @@ def class_map_of(slots: int, masked: Sequence[int] = (), label_map: Path | None 
     Raises:
         UserError: a label map that is no such file, or has ids beyond the slots.
     """
-    names = _read_names(label_map) if label_map else _coco_names() if slots == _COCO_SLOTS else {}
+    names: dict[int, str] = {}
+    if label_map or slots == COCO_SLOTS:
+        names = (read_label_map(label_map) if label_map else coco_label_map()).names
     ids = range(1, slots + 1)
     beyond = [i for i in (*names, *masked) if i not in ids]
     if beyond:
@@ -42,23 +39,3 @@ def class_map_of(slots: int, masked: Sequence[int] = (), label_map: Path | None 
         tuple(names.get(i, f"{blank} {i}") for i in ids),
         frozenset(masked) or frozenset(names) or frozenset(ids),
     )
-
-
-def _coco_names() -> dict[int, str]:
-    others = [i for i in range(1, _COCO_SLOTS + 1) if i not in _UNUSED_IDS | set(_VOC_IDS)]
-    return dict(zip((*_VOC_IDS, *others), (*VOC_NAMES, *NONVOC_NAMES), strict=True))
-
-
-def _read_names(path: Path) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for item in read_text_proto(path).messages("item"):
-        ids = item.scalars("id")
-        shown = item.scalars("display_name") or item.scalars("name")
-        if len(ids) != 1 or type(ids[0]) is not int or not shown:
-            raise ConfigError(f"an item of {path} lacks an id or a name: give a label map .pbtxt")
-        if ids[0] in names:
-            raise ConfigError(f"{path} names class {ids[0]} twice: keep one of the two")
-        names[ids[0]] = str(shown[-1])
-    if not names:
-        raise ConfigError(f"{path} has no items: give a label map .pbtxt")
-    return names

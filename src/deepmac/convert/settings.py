@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deepmac.convert.text_proto import Message
 from deepmac.errors import ConfigError
 from deepmac.nn.backbones import Normalization
 from deepmac.nn.hourglass import HOURGLASS_BACKBONES
 from deepmac.nn.mask_heads import MASK_HEADS
+from deepmac.protobuf.text_proto import Message
 
 _LARGEST = 1 << 14  # of any count or size: hostile settings must not build huge networks
 

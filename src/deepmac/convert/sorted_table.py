@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deepmac.convert.crc32c import masked_crc32c
-from deepmac.convert.wire import WireError, read_varint, snappy_decompress
+from deepmac.protobuf.crc32c import masked_crc32c
+from deepmac.protobuf.wire import WireError, read_varint, snappy_decompress
 
 _FOOTER, _TRAILER = 48, 5
 _MAGIC = 0xDB4775248B80FB57

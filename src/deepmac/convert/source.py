@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from deepmac.convert.text_proto import read_text_proto
 from deepmac.errors import UserError
+from deepmac.protobuf.text_proto import read_text_proto
 
 _CONFIG = "pipeline.config"
 _WANTED = re.compile(r"(pipeline\.config|checkpoint|[\w-]+\.index|[\w-]+\.data-\d{5}-of-\d{5})")

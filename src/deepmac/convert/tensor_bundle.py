@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepmac.convert.crc32c import crc32c, mask
 from deepmac.convert.sorted_table import read_sorted_table
-from deepmac.convert.wire import WireError, read_fields, read_varint, signed
 from deepmac.errors import UserError
+from deepmac.protobuf.crc32c import crc32c, mask
+from deepmac.protobuf.wire import WireError, read_fields, read_varint, signed
 
 _MAX_INDEX = 1 << 25
 _STRING = 7

@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from deepmac.data.file_parts import part_of
 from deepmac.errors import DataError
 
 MAX_PIXELS = 89_478_485
@@ -139,7 +141,15 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    try:
+        mode = os.stat(path).st_mode
+    except NotADirectoryError:
+        part = part_of(path)
+        if part is None:
+            raise
+        yield BytesIO(part.read())
+        return
+    if not stat.S_ISREG(mode):
         kind = "a folder" if path.is_dir() else "no regular file"
         raise ImageFileError("unreadable image", f"image {path} is {kind}; check the file_name.")
     with path.open("rb") as file:
@@ -151,7 +161,10 @@ def _open(file: BinaryIO, path: Path) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise _too_large(path, f"has {width} x {height} pixels")
-    if image.format == "PNG" and width * height > _LARGEST_RATIO * os.fstat(file.fileno()).st_size:
+    here = file.tell()
+    size = file.seek(0, 2)
+    file.seek(here)
+    if image.format == "PNG" and width * height > _LARGEST_RATIO * size:
         text = f"image {path} says {width} x {height} pixels but is too short to hold them"
         raise ImageFileError("unreadable image", f"{text}; copy or download it again.")
     return image

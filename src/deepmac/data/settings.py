@@ -16,6 +16,7 @@ from deepmac.data.annotations.locate import locate_coco
 from deepmac.data.annotations.problems import Problem
 from deepmac.data.annotations.read_boxes import read_set
 from deepmac.data.annotations.reading import Reading
+from deepmac.data.file_parts import own_name
 from deepmac.data.shapes.data_set import ensure_shapes
 from deepmac.data.splits import masked_category_ids
 from deepmac.errors import ConfigError, DataError
@@ -226,7 +227,7 @@ def _folder(root: Path, given: Any) -> Path:
 
 def _held_out(index: CocoIndex, share: float) -> frozenset[int]:
     """Positions of the images with the smallest digests of their names; at least one stays."""
-    names = [index.table.name(i) for i in range(len(index.images))]
+    names = [own_name(index.table.name(i)) for i in range(len(index.images))]
     digests = [sha256(name.encode("utf-8", "replace")).digest() for name in names]
     order = sorted(range(len(names)), key=digests.__getitem__)
     number = max(1, round(share * len(names))) if len(names) > 1 else 0

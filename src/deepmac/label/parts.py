@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from deepmac.data.file_parts import part_of
 from deepmac.errors import UserError
 from deepmac.files import atomic_file, write_atomically
 from deepmac.label.plan import ImageTask
@@ -153,7 +154,8 @@ def image_stamp(tasks: Iterable[ImageTask]) -> str:
     digest = hashlib.sha256()
     for task in tasks:
         try:
-            stat = task.path.stat()
+            part = part_of(task.path)
+            stat = (task.path if part is None else part.file).stat()
             state = f"{stat.st_size} {stat.st_mtime_ns}"
         except OSError:
             state = "missing"

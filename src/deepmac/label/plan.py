@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from deepmac.data.annotations.box_file import BoxFile
 from deepmac.data.annotations.doubts import is_only_its_box
-from deepmac.data.annotations.pictures import picture_sizes, require_folder, spelled
+from deepmac.data.annotations.pictures import is_file, picture_sizes, require_folder, spelled
 from deepmac.data.annotations.problems import Problem, describe_kinds
 from deepmac.data.annotations.segmentation import find_fault, is_absent
 from deepmac.data.annotations.turned import turned_box
@@ -267,7 +267,7 @@ class _Planner:
             entry = self.boxes.content["images"][position]
             name = entry["file_name"]
             path = self.image_dir / (spelled(self.image_dir, name) or name)
-            if not is_there(path):
+            if not is_file(path):
                 message = f"image {path} does not exist; check the image folder and the file_name."
                 self.problems.append(Problem("missing image", message, path))
                 self.faulty += len(self.found[position])
@@ -341,7 +341,7 @@ class _Planner:
         images = self.boxes.content["images"]
         for position in sorted(self.drawn & self.sizes.keys()):
             path = self.image_dir / images[position]["file_name"]
-            if not is_there(path):  # the masks of a picture that is elsewhere can be drawn too
+            if not is_file(path):  # the masks of a picture that is elsewhere can be drawn too
                 continue
             try:
                 check_image(path, self.sizes[position])
@@ -404,14 +404,6 @@ def _is_json(value: Any) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_there(path: Path) -> bool:
-    """Whether a file exists; a name that no file system takes does not."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def iter_tasks(plan: Plan) -> Iterator[ImageTask]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from deepmac.data.annotations.layout import Format as BoxesFormat
 from deepmac.errors import ConfigError
 from deepmac.models.refining import Refine
 
 OnError = Literal["stop", "skip"]
-BoxesFormat = Literal["auto", "coco", "yolo", "voc", "megadetector"]
 Format = Literal[
     "coco", "coco-polygons", "coco-results", "labelstudio", "yolo-seg", "yolo", "labelme", "png"
 ]
@@ -32,7 +32,8 @@ class Data:
     Attributes:
         model: name, folder, .safetensors or .ckpt.
         images: folder of the pictures.
-        boxes: COCO, Camera Traps or MegaDetector json; folder of YOLO .txt or Pascal VOC .xml.
+        boxes: COCO, Camera Traps or MegaDetector json, an Open Images csv, a TFRecord (all shards
+            of its set); or a folder of YOLO .txt, Pascal VOC .xml or LabelMe .json files.
         out: file, or folder for yolo-seg, yolo, labelme and png.
         boxes_format: what the boxes are; auto looks.
         format: coco: run lengths; coco-polygons: polygons, holes kept by seams; coco-results: for

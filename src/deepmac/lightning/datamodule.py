@@ -43,7 +43,7 @@ class CocoDataModule(pl.LightningDataModule):
     Args:
         source: ``coco`` reads ``root``; ``shapes`` writes the generated set on first use.
         root: the data set as another tool has exported it: COCO json in any layout, YOLO, Pascal
-            VOC, LabelMe, MegaDetector, Open Images or panoptic; see ``docs/data.md``.
+            VOC, LabelMe, MegaDetector, Open Images, panoptic or TFRecords; see ``docs/data.md``.
         train_json: other place of the training annotations.
         val_json: other place of the validation annotations.
         predict_json: images to predict on (annotations optional); null = the validation json.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
+import struct
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -322,12 +325,110 @@ def panoptic(root: Path) -> None:
         _put(root / f"annotations/panoptic_{split}.json", {**content, "annotations": entries})
 
 
+def record(path: Path, examples: list[bytes]) -> None:
+    """A TFRecord file: each example between its length and the checksums of both."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for example in examples:
+        head = struct.pack("<Q", len(example))
+        parts += [
+            head,
+            struct.pack("<I", _masked(head)),
+            example,
+            struct.pack("<I", _masked(example)),
+        ]
+    path.write_bytes(b"".join(parts))
+
+
+def _masked(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for octet in data:
+        crc ^= octet
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _varint(value: int) -> bytes:
+    value &= (1 << 64) - 1
+    octets = bytearray()
+    while value > 0x7F:
+        octets.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*octets, value])
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def example(features: dict[str, Any]) -> bytes:
+    """A tf.train.Example of lists of bytes, of floats or of integers."""
+    entries = b""
+    for name, values in features.items():
+        if all(isinstance(v, bytes) for v in values):
+            feature = _field(1, b"".join(_field(1, v) for v in values))
+        elif any(isinstance(v, float) for v in values):
+            feature = _field(2, _field(1, struct.pack(f"<{len(values)}f", *values)))
+        else:
+            feature = _field(3, _field(1, b"".join(_varint(v) for v in values)))
+        entries += _field(1, _field(1, name.encode()) + _field(2, feature))
+    return _field(1, entries)
+
+
+def coco_features(folder: Path, stem: str, number: int) -> dict[str, Any]:
+    """What create_coco_tf_record writes of a picture."""
+    found = objects(stem)
+    boxes = [box(flat) for _, flat in found]
+    masks = []
+    for _, flat in found:
+        file = io.BytesIO()
+        Image.fromarray(mask(flat)).save(file, "PNG")
+        masks.append(file.getvalue())
+    encoded = (folder / f"{stem}.jpg").read_bytes()
+    return {
+        "image/height": [60], "image/width": [80],
+        "image/filename": [f"{stem}.jpg".encode()], "image/source_id": [str(number).encode()],
+        "image/key/sha256": [hashlib.sha256(encoded).hexdigest().encode()],
+        "image/encoded": [encoded], "image/format": [b"jpeg"],
+        "image/object/bbox/xmin": [x / 80 for x, _, _, _ in boxes],
+        "image/object/bbox/xmax": [(x + w) / 80 for x, _, w, _ in boxes],
+        "image/object/bbox/ymin": [y / 60 for _, y, _, _ in boxes],
+        "image/object/bbox/ymax": [(y + h) / 60 for _, y, _, h in boxes],
+        "image/object/class/text": [NAMES[c].encode() for c, _ in found],
+        "image/object/is_crowd": [0 for _ in found],
+        "image/object/area": [float(mask(flat).sum()) for _, flat in found],
+        "image/object/mask": masks,
+    }  # fmt: skip
+
+
+LABEL_MAP = """item {
+  name: "/m/01yrx"
+  id: 1
+  display_name: "cat"
+}
+item { name: "/m/0bt9lr" id: 2 display_name: "dog" }
+"""
+
+
+def tfrecord(root: Path) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        for split, stems in SPLITS.items():
+            folder = Path(temporary)
+            pictures(folder, stems)
+            made = [example(coco_features(folder, s, n)) for n, s in enumerate(stems, start=1)]
+            for shard in range(3):
+                record(root / f"coco_{split}.record-{shard:05}-of-00003", made[shard::3])
+    _put(root / "label_map.pbtxt", LABEL_MAP)
+
+
 ALL: dict[str, Callable[[Path], None]] = {
     function.__name__: function
     for function in (
         coco_own, roboflow, cvat, label_studio, fiftyone, several_jsons, lvis, yolo_seg,
         yolo_detect, yolo_pose, yolo_obb, yolo_roboflow, yolo_lists, voc, labelme, labelme_masks,
-        megadetector, wildlife, open_images, panoptic,
+        megadetector, wildlife, open_images, panoptic, tfrecord,
     )
 }  # fmt: skip
 FORMAT = {

@@ -7,11 +7,11 @@ import torch
 from table import Arrays
 from torch import Tensor
 
-from deepmac.convert.text_proto import Message, parse_text_proto
 from deepmac.data.original.soft_targets import original_mask_targets
 from deepmac.losses.options import LossOptions
 from deepmac.losses.original import criterion_of
 from deepmac.nn.deepmac import DeepMAC, StageOutput
+from deepmac.protobuf.text_proto import Message, parse_text_proto
 
 NAMES = {
     "heatmap": "object_center",

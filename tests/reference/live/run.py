@@ -19,6 +19,7 @@ from pathlib import Path
 
 import heads
 import pieces
+import records
 import torch
 from table import HEADINGS, Answer, Dtype, Row, rows
 
@@ -42,6 +43,7 @@ def main() -> int:
         folder = options.keep or Path(temporary)
         for dtype in ("float32", "float64"):  # float64 starts from what float32 drew
             ask(options, folder / dtype, dtype)
+        records.ask(options.original, folder / "tfrecord", options.seed)
         table = list(
             rows(answers(folder / "float32", "float32"), answers(folder / "float64", "float64"))
         )
@@ -73,7 +75,7 @@ def ask(options: argparse.Namespace, out: Path, dtype: str) -> None:
 
 
 def answers(folder: Path, dtype: Dtype) -> Iterator[Answer]:
-    for module in (pieces, heads, models):
+    for module in (pieces, heads, models, records):
         yield from module.answers(folder, dtype)
 
 

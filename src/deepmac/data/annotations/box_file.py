@@ -8,7 +8,9 @@ from typing import Any, Literal, get_args
 
 from deepmac.data.annotations.problems import Problem
 
-BoxFormat = Literal["coco", "yolo", "voc", "labelme", "megadetector", "open_images", "panoptic"]
+BoxFormat = Literal[
+    "coco", "yolo", "voc", "labelme", "megadetector", "open_images", "panoptic", "tfrecord"
+]
 BOX_FORMATS: tuple[str, ...] = get_args(BoxFormat)
 
 

@@ -11,6 +11,7 @@ from deepmac.data.annotations.segmentation import RawSegmentation, segmentation_
 LEAST_OVERLAP = 0.7
 """IoU of a box and its mask's own box below which one of the two is wrong; COCO's have >= 0.8."""
 _NEAR, _ROUNDED = 0.05, 0.5  # pixels that a vertex may lie off the box; where one is rounded
+_SMALL = 400  # pixels; masks of fewer fill a rectangle of whole pixels now and then
 _FULL = 0.999  # share of the box that its own rectangle covers, rounding included
 
 
@@ -60,7 +61,8 @@ def is_only_its_box(segmentation: RawSegmentation, box: Box, height: int, width:
     rle = segmentation_rle(segmentation, height, width)
     x, y, w, h = coco_mask.toBbox(rle).tolist()
     sides = abs(np.array([x - x0, y - y0, x + w - x1, y + h - y1]))
-    return bool(int(coco_mask.area(rle)) == w * h and w * h > 0 and (sides <= 1).all())
+    near = 1 if w * h >= _SMALL else _NEAR
+    return bool(int(coco_mask.area(rle)) == w * h and w * h > 0 and (sides <= near).all())
 
 
 def overlap(first: Box, second: Box) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from deepmac.data.annotations import labelme, megadetector, open_images, panoptic, yolo
+from deepmac.data.annotations import labelme, megadetector, open_images, panoptic, tfrecord, yolo
 from deepmac.data.annotations.json_file import parse, read_file
 from deepmac.data.annotations.naming import of_bytes, of_json
 from deepmac.data.annotations.pictures import SUFFIXES, is_file, spelled, walk_files
@@ -21,14 +21,14 @@ from deepmac.errors import DataError
 
 Format = Literal[
     "auto", "coco", "yolo", "yolo-boxes", "yolo-seg", "yolo-obb", "yolo-pose", "voc", "labelme",
-    "megadetector", "open_images", "panoptic",
+    "megadetector", "open_images", "panoptic", "tfrecord",
 ]  # fmt: skip
 FORMATS: tuple[str, ...] = get_args(Format)
 
 _SPLITS = {
     "train": ("train", "training", "trn"),
     "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
+    "test": ("test", "testing", "testdev"),
 }
 _OTHER_TASKS = re.compile(r"(person_keypoints|captions|stuff|image_info|panoptic)_")
 _HEAD = 1 << 22
@@ -99,7 +99,7 @@ def find(root: Path, wanted: str = "auto") -> Found:
     kind = wanted.split("-")[0]
     looks = {
         "coco": _coco, "yolo": _yolo, "voc": _voc, "labelme": _labelme, "panoptic": _panoptic,
-        "megadetector": _megadetector, "open_images": _open_images,
+        "megadetector": _megadetector, "open_images": _open_images, "tfrecord": _tfrecord,
     }  # fmt: skip
     contents = _Contents(root, files)
     if kind != "auto":
@@ -164,7 +164,7 @@ class _Contents:
     def advice(self) -> str:
         """What there is instead."""
         looked = "looked for COCO json, YOLO data.yaml or labels/, VOC xml, LabelMe json, "
-        looked += "Open Images csv and MegaDetector json"
+        looked += "Open Images csv, MegaDetector json and TFRecords"
         for name in self.files[:50]:
             path = self.root / name
             if path.suffix.lower() in (".zip", ".gz", ".tgz", ".tar", ".xml", ".csv"):
@@ -440,6 +440,28 @@ def _open_images(contents: _Contents) -> Found | None:
         folder = next(root / t for t in tails if (root / t).is_dir())
         sets[split] = Place("open_images", (root / own[0],), folder)
     return Found(root, "open_images", f"Open Images' tables: {tables[0]}", sets)
+
+
+def _tfrecord(contents: _Contents) -> Found | None:
+    root = contents.root
+    names = [name for name in contents.files if tfrecord.is_one(root / name)]
+    if not names:
+        return None
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(split_of(name) or "all", []).append(name)
+    left_out = ""
+    if len(groups) > 1 and "all" in groups:
+        left_out = f"; not {', '.join(groups.pop('all'))}, whose names say no set"
+    order = ("train", "val", "test", "all").index
+    sets = {
+        split: Place("tfrecord", tuple(root / name for name in groups[split]), root)
+        for split in sorted(groups, key=order)
+    }
+    shards = sum(len(own) for own in groups.values())
+    why = f"TFRecords of the Object Detection API: {names[0]}"
+    why += f" and {shards - 1} more" if shards > 1 else ""
+    return Found(root, "tfrecord", why + left_out, sets)
 
 
 def _is_label(path: Path) -> bool:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote
 
+from deepmac.data.file_parts import part_of
 from deepmac.data.images import ImageFileError, image_size
 from deepmac.errors import DataError
 
@@ -60,9 +61,9 @@ def require_folder(folder: Path) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """``Path.is_file`` that also takes names that no file can have."""
+    """``Path.is_file`` that also takes names that no file can have, and parts of files."""
     try:
-        return path.is_file()
+        return path.is_file() or part_of(path) is not None
     except (OSError, ValueError):
         return False
 

@@ -8,7 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deepmac.data.annotations import labelme, megadetector, open_images, panoptic, voc, yolo
+from deepmac.data.annotations import (
+    labelme,
+    megadetector,
+    open_images,
+    panoptic,
+    tfrecord,
+    voc,
+    yolo,
+)
 from deepmac.data.annotations.box_file import BoxFile
 from deepmac.data.annotations.coco import index_of, read_coco
 from deepmac.data.annotations.index import CocoIndex
@@ -32,9 +40,9 @@ def read_boxes(path: Path, image_dir: Path, box_format: str = "auto") -> BoxFile
     """Read boxes.
 
     Args:
-        path: a json file (COCO, COCO Camera Traps, MegaDetector, panoptic), a csv of Open Images,
-            or a folder: of YOLO ``.txt``, Pascal VOC ``.xml`` or LabelMe ``.json`` files, or a data
-            set of one set in any layout that ``layout.find`` knows.
+        path: a json file (COCO, COCO Camera Traps, MegaDetector, panoptic), a csv of Open Images, a
+            TFRecord, or a folder: of YOLO ``.txt``, Pascal VOC ``.xml`` or LabelMe ``.json`` files,
+            or a data set of one set in any layout that ``layout.find`` knows.
         image_dir: folder of the pictures; their sizes are read where the format needs them.
         box_format: one of ``layout.FORMATS``; ``auto`` looks.
 
@@ -50,6 +58,8 @@ def read_boxes(path: Path, image_dir: Path, box_format: str = "auto") -> BoxFile
         return _read_folder(path, image_dir, box_format)
     if path.suffix.lower() == ".csv" and (kind in ("auto", "open_images")):
         return open_images.read(path, image_dir)
+    if kind == "tfrecord" or (kind == "auto" and tfrecord.is_one(path)):
+        return tfrecord.read(tfrecord.with_siblings(path), image_dir)
     if kind in ("yolo", "voc"):
         raise DataError(f"{kind} boxes are a folder of files, but {path} is a file.")
     content, digest = load_json(path)
@@ -92,6 +102,8 @@ def read_place(place: Place) -> BoxFile:
         return labelme.read(images, images, files=list(place.paths))
     if place.format == "open_images":
         return open_images.read(first, images)
+    if place.format == "tfrecord":
+        return tfrecord.read(place.paths, images)
     content, digest = load_json(first)
     if place.format == "megadetector":
         return megadetector.read(first, content, digest, images)

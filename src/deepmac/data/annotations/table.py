@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from deepmac.data.annotations.records import ImageRecord, Instance, MaskSource
 from deepmac.data.annotations.segmentation import RawSegmentation, segmentation_rle
+from deepmac.data.file_parts import own_name
 
 NO_MASK, POLYGONS, RUN_LENGTHS = 0, 1, 2
 _SOURCES: tuple[MaskSource, ...] = ("human", "model")
@@ -121,7 +122,7 @@ class Table:
         return np.asarray(sums[self.row_start + self.row_count] - sums[self.row_start])
 
     def name(self, position: int) -> str:
-        """The file name of an image."""
+        """The path of an image's picture, from the folder of the pictures."""
         start, count = self._at("name_start", position), self._at("name_count", position)
         data: bytes = self.__dict__["name_bytes"][start : start + count].tobytes()
         return data.decode("utf-8", "surrogatepass")
@@ -156,7 +157,7 @@ class Table:
         )
         return ImageRecord(
             self._at("image_id", position),
-            name,
+            own_name(name),
             image_dir / name,
             width,
             height,

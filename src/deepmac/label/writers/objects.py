@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepmac.data.annotations.segmentation import find_fault, is_absent, segmentation_rle
+from deepmac.data.file_parts import part_of
 from deepmac.label.masks.polygons import Ring, joined, mask_polygons
 from deepmac.label.merge import Labelled
 
@@ -86,6 +87,9 @@ def place_picture(picture: Path, place: Path) -> bool:
         Whether it is there: a picture that is missing has no place.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
+    if (part := part_of(picture)) is not None:
+        place.write_bytes(part.read())
+        return True
     source = picture.resolve()
     if not source.is_file():
         return False

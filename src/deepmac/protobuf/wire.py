@@ -1,4 +1,4 @@
-"""The two encodings below TensorFlow's checkpoints: protobuf's wire format, and Snappy."""
+"""The two encodings below TensorFlow's files: protobuf's wire format, and Snappy."""
 
 from __future__ import annotations
 
@@ -38,8 +38,18 @@ def read_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     Raises:
         WireError: this is no message.
     """
-    position = 0
-    while position < len(data):
+    for number, value in read_spans(data, 0, len(data)):
+        yield number, data[value] if isinstance(value, slice) else value
+
+
+def read_spans(data: bytes, start: int, end: int) -> Iterator[tuple[int, int | slice]]:
+    """As :func:`read_fields` of ``data[start:end]``, but for bytes the places where they lie.
+
+    Raises:
+        WireError: this is no message.
+    """
+    position = start
+    while position < end:
         tag, position = read_varint(data, position)
         kind = tag & 7
         if kind == _VARINT:
@@ -52,11 +62,13 @@ def read_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             size = 4 if kind == _FIXED32 else 8
         else:
             raise WireError(f"a field has the unknown wire type {kind}")
-        if size > len(data) - position:
+        if size > end - position:
             raise WireError("a field is cut off")
-        content = data[position : position + size]
+        place = slice(position, position + size)
         position += size
-        yield tag >> 3, content if kind == _BYTES else int.from_bytes(content, "little")
+        yield tag >> 3, place if kind == _BYTES else int.from_bytes(data[place], "little")
+    if position > end:
+        raise WireError("a number is cut off")
 
 
 def signed(value: int) -> int:

@@ -1,0 +1,1 @@
+"""TensorFlow's files without TensorFlow: protobuf's two notations, and records."""
