@@ -18,9 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import yaml
 
 from convert.bundle_writer import write_bundle
+from convert.official_configs import OFFICIAL
 from convert.pipeline_config import CONFIG
+from deepmac.convert.experiment import written
+from deepmac.convert.pipeline import experiment_of
 from deepmac.convert.settings import read_settings
 from deepmac.convert.tensor_bundle import TensorBundle
 from deepmac.errors import UserError
@@ -76,7 +80,7 @@ def fuzz_checkpoints(prefixes: list[Path], arrays: Arrays, count: int) -> Outcom
 
 
 def fuzz_configs(config: str, count: int) -> Outcome:
-    """Damage the text of a pipeline config."""
+    """Damage the text of a pipeline config; what is read can be written as an experiment."""
     random = np.random.default_rng(3)
     words = [*"{}[]<>:,;'\"\\#", "-", "0x", "1e999", "model", "true", "\n", "9" * 30, "é", "\0"]
 
@@ -88,7 +92,10 @@ def fuzz_configs(config: str, count: int) -> Outcome:
             text = text[:at] + str(random.choice(words)) + text[at + length :]
 
         def read() -> None:
-            read_settings(parse_text_proto(text))
+            message = parse_text_proto(text)
+            made = written(experiment_of(message, Path("pipeline.config")), "")
+            assert isinstance(yaml.safe_load(made), dict)
+            read_settings(message)
 
         return read
 
@@ -170,6 +177,7 @@ def main() -> int:
         outcomes = [
             fuzz_checkpoints(prefixes, arrays, options.count),
             fuzz_configs(CONFIG, options.count),
+            fuzz_configs(OFFICIAL["voc_to_nonvoc"], options.count // 4),
         ]
     for outcome in outcomes:
         print(outcome)

@@ -31,13 +31,14 @@ class TextProtoError(ValueError):
 
 
 class Message:
-    """Fields by name, each a list of its values in order.
+    """Fields by name, each a list of its values in order, and the lines that these stand on.
 
     Values are messages, str (strings, and words such as enum names), int, float or bool.
     """
 
     def __init__(self) -> None:
         self.fields: dict[str, list[Message | str | int | float | bool]] = {}
+        self.lines: dict[str, list[int]] = {}
 
     def messages(self, name: str) -> list[Message]:
         """The messages under ``name``, other values left out."""
@@ -100,6 +101,7 @@ class _Tokens:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._counted = 0, 1  # a position, and its line
         self._stream = self._scan()
         self._current = next(self._stream)
 
@@ -122,8 +124,19 @@ class _Tokens:
         return self.take() if self.kind == "mark" and self.text in marks else None
 
     def error(self, complaint: str, position: int | None = None) -> TextProtoError:
-        position = self._current.position if position is None else position
-        return TextProtoError(f"{complaint} at line {self._text.count(chr(10), 0, position) + 1}")
+        line = self.line if position is None else self._line_of(position)
+        return TextProtoError(f"{complaint} at line {line}")
+
+    @property
+    def line(self) -> int:
+        """Of the current token, from 1."""
+        return self._line_of(self._current.position)
+
+    def _line_of(self, position: int) -> int:
+        at, line = self._counted if self._counted[0] <= position else (0, 1)
+        line += self._text.count("\n", at, position)
+        self._counted = position, line
+        return line
 
     def _scan(self) -> Iterator[_Token]:
         position = 0
@@ -154,7 +167,9 @@ def _fields(tokens: _Tokens, closing: str, depth: int) -> Message:
             if not closing and tokens.text in ("}", ">"):
                 return message
             raise tokens.error(f"{tokens.text!r} where a field's name should be")
-        values = message.fields.setdefault(tokens.take().strip("[]"), [])
+        line = tokens.line
+        name = tokens.take().strip("[]")
+        values = message.fields.setdefault(name, [])
         colon = tokens.accept(":")
         if colon and tokens.accept("["):
             while not tokens.accept("]"):
@@ -165,6 +180,8 @@ def _fields(tokens: _Tokens, closing: str, depth: int) -> Message:
             values.append(_value(tokens, depth))
         else:
             raise tokens.error("a missing ':' or '{'")
+        lines = message.lines.setdefault(name, [])
+        lines += [line] * (len(values) - len(lines))
         tokens.accept(",", ";")
 
 
