@@ -6,12 +6,12 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deepmac.convert import pipeline_fields as known
 from deepmac.convert.experiment import Experiment, Outcome, run_command, shown, written, yaml_of
 from deepmac.convert.pipeline_fields import (
     ADAM,
     AUGMENTATIONS,
     BOXES,
+    COLORS,
     EXTRACTOR,
     FIELDS,
     MASKS,
@@ -335,8 +335,8 @@ class _Reader:
     def _augmentations(self) -> None:
         settings = self.made.settings
         settings |= {"data.flip": 0.0, "data.color": False, "data.crop_scale": None}
-        colors = {name for name, _, _ in self.steps} & known.COLORS.keys()
-        settings["data.color"] = all_colors = colors == known.COLORS.keys()
+        colors = {name for name, _, _ in self.steps} & COLORS.keys()
+        settings["data.color"] = all_colors = colors == COLORS.keys()
         for name, options, line in self.steps:
             path = f"{AUGMENTATIONS}.{name}"
             if name == "random_horizontal_flip":
@@ -344,10 +344,10 @@ class _Reader:
                 settings["data.flip"] = chance
                 self._note(path, shown([options]), line, "setting", f"data.flip={chance}")
                 self._options(path, options, {"probability"}, "key points are not flipped here")
-            elif name in known.COLORS:
+            elif name in COLORS:
                 text = "data.color=true draws it with the other three"
                 kind = "setting"
-                for key, default in known.COLORS[name].items():
+                for key, default in COLORS[name].items():
                     if self._option(path, options, key, default) != default:
                         kind, text = "no counterpart", f"data.color draws it with {key} {default}"
                 if not all_colors:
@@ -356,7 +356,7 @@ class _Reader:
                         "data.color draws all four colour changes or none",
                     )
                 self._note(path, shown([options]), line, kind, text)
-                self._options(path, options, set(known.COLORS[name]), "unknown, not used")
+                self._options(path, options, set(COLORS[name]), "unknown, not used")
             elif name == "random_square_crop_by_scale":
                 scales = [self._option(path, options, f"scale_{k}", v)
                           for k, v in (("min", 0.6), ("max", 1.3))]  # fmt: skip
@@ -373,7 +373,7 @@ class _Reader:
             else:
                 text = "no such augmentation here; data.* has flip, color, crop_scale, scale_jitter"
                 self._note(path, shown([options]), line, "no counterpart", text)
-        order = ["random_horizontal_flip", *known.COLORS, "random_square_crop_by_scale"]
+        order = ["random_horizontal_flip", *COLORS, "random_square_crop_by_scale"]
         places = [order.index(name) for name, _, _ in self.steps if name in order]
         if places != sorted(places):
             text = f"they are applied in the order {', '.join(order)}"
@@ -383,7 +383,7 @@ class _Reader:
         if name not in options.fields:
             return default
         value = options.scalars(name)[-1] if options.scalars(name) else None
-        if type(value) not in (int, float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             at = options.lines[name][0]
             raise self._error(f"{path}.{name}", at, f"is {shown([value])}; it is a number")
         return value
