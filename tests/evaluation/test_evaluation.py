@@ -190,6 +190,23 @@ def test_evaluation__no_detections_give_zero_and_not_none(small: CocoIndex) -> N
     assert metrics["mask_gt_box"]["mIoU"]["all"] == 0.0
 
 
+def test_evaluation__without_a_detector_says_so_where_its_boxes_would_stand(
+    small: CocoIndex,
+) -> None:
+    evaluation = Evaluation(small, seen_category_ids=SEEN, detector=False)
+    for image in small.images:
+        evaluation.add(image.id, boxes=[], scores=[], category_ids=[], masks=[], gt_box_masks={})
+    metrics = evaluation.compute()
+    assert metrics["detector"] is False
+    for section in ("box", "mask"):
+        assert set(metrics[section]["AP"].values()) == {None}
+    assert metrics["mask_gt_box"]["mIoU"]["all"] == 0.0
+    assert not any(name.startswith(("box/", "mask/")) for name in flatten_metrics(metrics))
+    lines = format_text(metrics).splitlines()
+    for title in ("Boxes", "Masks"):
+        assert lines[lines.index(title) + 1].split()[:3] == ["AP", "no", "detector"]
+
+
 def test_evaluation__leaves_out_classes_without_ground_truth(small: CocoIndex) -> None:
     evaluation = Evaluation(small, seen_category_ids=SEEN)
     add_truth(evaluation, small.images[:2])

@@ -16,6 +16,7 @@ from deepmac.export import export_model
 from deepmac.export.graphs import BoxesGraph, DetectGraph, blobs
 from deepmac.export.onnx_format import OnnxRun
 from deepmac.models.files import card_of
+from deepmac.models.hub import save_pretrained
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BOXES = np.array([[5.0, 4.0, 40.0, 44.0], [30.5, 10.0, 75.0, 49.0], [60.0, 2.0, 62.0, 9.0]])
@@ -47,6 +48,24 @@ def test_onnx_boxes__any_number_of_pictures_and_boxes(model, onnx_folder, batch,
     with torch.no_grad():
         expected = BoxesGraph(model)(images, corners)
     np.testing.assert_allclose(masks, expected.numpy(), atol=1e-3)
+
+
+def test_masks_only__is_the_boxes_graph_alone_in_a_smaller_file(model, onnx_folder, tmp_path):
+    folder = save_pretrained(model, tmp_path / "whole")
+    for form in ("onnx", "safetensors"):
+        words = ["export", str(folder), "--masks-only", "--format", form]
+        assert main([*words, "--out", str(tmp_path / form)]) == 0
+    assert sorted(p.name for p in (tmp_path / "onnx").iterdir()) == ["boxes.onnx", "model.json"]
+    described = json.loads((tmp_path / "onnx/model.json").read_text())
+    assert list(described["graphs"]) == ["boxes.onnx"]
+    inputs = {"images": blobs(1, 64, 64), "boxes": torch.tensor([[[4.0, 5, 40, 50]]])}
+    (masks,) = OnnxRun(tmp_path / "onnx/boxes.onnx")(inputs)
+    (expected,) = OnnxRun(onnx_folder / "boxes.onnx")(inputs)
+    np.testing.assert_allclose(masks, expected, atol=1e-4)
+    sizes = [(tmp_path / f / "model.safetensors").stat().st_size for f in ("whole", "safetensors")]
+    assert sizes[1] < sizes[0]
+    assert not load_model(tmp_path / "safetensors").detector
+    assert "no detector" in (tmp_path / "safetensors/README.md").read_text()
 
 
 @pytest.mark.parametrize("sides", [(64, 64), (48, 112)])

@@ -50,6 +50,7 @@ def test_values__are_of_their_settings_types() -> None:
         ("--batch-size 0", "--batch-size 0"),
         ("--workers -1", "--workers"),
         ("--max-per-image 0", "--max-per-image 0"),
+        ("--link --format png", "--link is for yolo-seg, yolo, labelme"),
         ("--calibrate c.json", "job of its own"),
     ],
 )

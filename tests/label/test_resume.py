@@ -87,20 +87,62 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
-SLOW_OPTIONS = ("--format yolo-seg", "--format labelme", "--tiles", "--max-per-image 1")
+@pytest.fixture
+def few(data: SimpleNamespace, tmp_path: Path) -> Path:
+    """Five pictures, their boxes with scores, one mask of a person."""
+    content = json.loads(data.train.read_text())
+    content["images"] = content["images"][:5]
+    kept = {image["id"] for image in content["images"]}
+    annotations = [entry for entry in content["annotations"] if entry["image_id"] in kept]
+    human = next(n for n, entry in enumerate(annotations) if entry["segmentation"])
+    for n, entry in enumerate(annotations):
+        entry["score"] = (n % 10) / 10
+        if n != human:
+            entry["segmentation"] = []
+    path = tmp_path / "few.json"
+    path.write_text(json.dumps({**content, "annotations": annotations}))
+    return path
 
 
-@pytest.mark.parametrize(
-    "options",
-    ["--format coco", *(pytest.param(words, marks=pytest.mark.slow) for words in SLOW_OPTIONS)],
+FOLDERS = ("yolo-seg", "yolo", "labelme")
+CHOICES = ("--classes 1,2,3,4,5,6", "--min-score 0.4", "--max-per-image 1", "--redo marks.json")
+EVERY_OPTION = (
+    *(f"--format {name}" for name in (*FOLDERS, "labelstudio", "png")),
+    *(f"--format {name} --link" for name in FOLDERS[:1]),
+    *CHOICES,
+    "--tiles",
 )
+
+
 def test_killed_at_every_step_onto_the_disk__finishes_with_the_same_bytes(
-    server: Server, job, tmp_path: Path, options: str
+    server: Server, job, tmp_path: Path
+) -> None:
+    killed_at_every_step(server, job, tmp_path, [])
+
+
+@pytest.mark.parametrize("options", EVERY_OPTION)
+def test_killed_with_every_option__finishes_with_the_same_bytes(
+    server: Server, job, few: Path, tmp_path: Path, options: str
 ) -> None:
     words = options.split()
+    if "--redo" in words:
+        assert server.run(*job("first.json", "--boxes", str(few))) == 0
+        few = tmp_path / "first.json"
+        made = json.loads(few.read_text())["annotations"]
+        listed = [entry["id"] for entry in made if "mask_score" in entry][:4]
+        (tmp_path / "marks.json").write_text(json.dumps(listed))
+        words = ["--redo", str(tmp_path / "marks.json"), "--box-margin", "0.2"]
+    # Every third half-step: before one, after the next but one.
+    killed_at_every_step(server, job, tmp_path, ["--boxes", str(few), *words], stride=3)
+
+
+def killed_at_every_step(
+    server: Server, job, tmp_path: Path, words: list[str], stride: int = 1
+) -> None:
     assert server.run(*job("whole", *words)) == 0
     expected = files(tmp_path / "whole")
-    for step in range(1000):
+    leave = set(leftovers(tmp_path))
+    for step in range(0, 1000, stride):
         name = f"killed-{step}"
         code = server.run(*job(name, *words), die_at=step)
         if code == 0:  # the job has no such step
@@ -108,8 +150,8 @@ def test_killed_at_every_step_onto_the_disk__finishes_with_the_same_bytes(
         assert code == KILLED, server.log.read_text()
         assert server.run(*job(name, *words)) == 0, server.log.read_text()
         assert files(tmp_path / name) == expected, step
-        assert not leftovers(tmp_path)
-    assert step > 8
+        assert set(leftovers(tmp_path)) == leave
+    assert step > 5
 
 
 def killed_at_random(server: Server, job, tmp_path: Path, *, kills: int, workers: int) -> None:
@@ -210,8 +252,12 @@ def test_half_done_job__refuses_another_model_or_other_boxes_or_settings(
     for name, words in (
         ("tiles (it was False, now True)", ["--tiles"]),
         ("min_score (it was None, now 0.5)", ["--min-score", "0.5"]),
+        ("classes", ["--classes", "2,1"]),
         ("max_per_image", ["--max-per-image", "2"]),
+        ("refine (it was 'none', now 'edges')", ["--refine", "edges"]),
+        ("threshold (it was 0.5, now 0.4)", ["--threshold", "0.4"]),
         ("format", ["--format", "labelstudio"]),
+        ("format", ["--format", "yolo", "--link"]),
     ):
         assert f"another {name}" in refused(*job("out.json", *words))
     content = json.loads(boxes_only.read_text())
@@ -227,6 +273,39 @@ def test_half_done_job__refuses_another_model_or_other_boxes_or_settings(
 
     assert server.run(*job("new.json"), die_at=5) == KILLED
     assert server.run(*job("new.json", "--box-margin", "0.1", "--restart")) == 0
+
+
+def test_half_done_job__of_a_choice_goes_on_with_that_choice_alone(
+    server: Server, job, few: Path, tmp_path: Path
+) -> None:
+    """Classes are what they mean, by name or id, in any order; lists of ``--redo`` their ids."""
+    content = json.loads(few.read_text())
+    one, other = content["categories"][:2]
+    given = ("--boxes", str(few), "--classes")
+    assert server.run(*job("out.json", *given, f"{one['id']},{other['name']}"), die_at=3) == KILLED
+    server.log.write_text("")
+    assert server.run(*job("out.json", *given, one["name"])) == 1
+    assert "another classes" in server.log.read_text()
+    assert server.run(*job("out.json", *given, f"{other['name']}, {one['name']}")) == 0
+    whole = job("whole.json", *given, f"{one['id']},{other['id']}")
+    assert server.run(*whole) == 0
+    assert files(tmp_path / "out.json") == files(tmp_path / "whole.json")
+
+    assert server.run(*job("first.json", "--boxes", str(few))) == 0
+    first, marks = tmp_path / "first.json", tmp_path / "marks.json"
+    ids = [a["id"] for a in json.loads(first.read_text())["annotations"] if "mask_score" in a]
+    redo = ("--boxes", str(first), "--redo", str(marks), "--box-margin", "0.3")
+    marks.write_text(json.dumps(ids[:3]))
+    assert server.run(*job("again.json", *redo), die_at=3) == KILLED
+    marks.write_text(json.dumps(ids[:4]))
+    server.log.write_text("")
+    assert server.run(*job("again.json", *redo)) == 1
+    assert "another redo" in server.log.read_text()
+    marks.write_text(json.dumps({"format": "deepmac-review-1", "wrong": ids[2::-1]}))
+    assert server.run(*job("again.json", *redo)) == 0
+    before, after = (path.read_bytes().split(b"\n") for path in (first, tmp_path / "again.json"))
+    changed = [n for n, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+    assert len(changed) == 4  # three masks, and the note on the job
 
 
 def test_picture_that_changed_meanwhile__is_labelled_again(

@@ -58,17 +58,38 @@ def test_no_tiles__is_one_view_of_the_whole_picture() -> None:
     assert view.window == (0, 0, 4000, 3000)
 
 
-def drawn(box, degrees, size) -> np.ndarray:
-    """(H, W) bool, a filled turned rectangle."""
+def corners_of(box, degrees) -> list[tuple[float, float]]:
+    """Of a turned box, in order."""
     (x0, y0, x1, y1), angle = box, math.radians(degrees)
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    corners = []
-    for u, v in ((x0, y0), (x1, y0), (x1, y1), (x0, y1)):
-        u, v = u - x, v - y
-        corners += [x + u * math.cos(angle) - v * math.sin(angle)]
-        corners += [y + u * math.sin(angle) + v * math.cos(angle)]
-    rle = coco_mask.merge(coco_mask.frPyObjects([corners], size[1], size[0]))
+    return [
+        (
+            x + (u - x) * math.cos(angle) - (v - y) * math.sin(angle),
+            y + (u - x) * math.sin(angle) + (v - y) * math.cos(angle),
+        )
+        for u, v in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+    ]
+
+
+def filled(ring, size) -> np.ndarray:
+    flat = np.array(ring).ravel().tolist()
+    rle = coco_mask.merge(coco_mask.frPyObjects([flat], size[1], size[0]))
     return coco_mask.decode(rle).astype(bool)
+
+
+def drawn(box, degrees, size) -> np.ndarray:
+    """(H, W) bool, a filled turned rectangle."""
+    return filled(corners_of(box, degrees), size)
+
+
+def drawn_ellipse(box, degrees, size) -> np.ndarray:
+    """(H, W) bool, a filled turned ellipse."""
+    (x0, y0, x1, y1), angle = box, math.radians(degrees)
+    t = np.linspace(0, 2 * math.pi, 90, endpoint=False)
+    u, v = (x1 - x0) / 2 * np.cos(t), (y1 - y0) / 2 * np.sin(t)
+    x = (x0 + x1) / 2 + u * math.cos(angle) - v * math.sin(angle)
+    y = (y0 + y1) / 2 + u * math.sin(angle) + v * math.cos(angle)
+    return filled(np.stack([x, y], axis=1), size)
 
 
 @pytest.mark.parametrize("degrees", [-40.0, -10.0, 12.5, 33.0, 45.0])
@@ -159,3 +180,89 @@ def test_turned_and_tiled_jobs__give_masks_within_their_boxes_and_resume(
         assert done.content["annotations"][-1] == whole.content["annotations"][-1]
     assert tiled.content["annotations"][0] != whole.content["annotations"][0]
     assert tiled.content["annotations"][8] == whole.content["annotations"][8]  # too large to tile
+
+
+TURNED = (  # box before it is turned, degrees, ellipse or not
+    ((60.0, 90.0, 220.0, 150.0), 35.0, True),
+    ((260.0, 60.0, 380.0, 200.0), -20.0, False),
+    ((120.0, 230.0, 330.0, 290.0), 12.0, False),
+)
+
+
+@pytest.fixture(scope="module")
+def turned_picture(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """One picture of turned shapes, its boxes as CVAT and as YOLO write them, and the truth."""
+    root, size = tmp_path_factory.mktemp("turned"), (420, 330)
+    picture, truths, boxes = Image.new("RGB", size, (60, 110, 70)), [], []
+    annotations, lines = [], []
+    for n, (box, degrees, ellipse) in enumerate(TURNED):
+        inside = drawn(box, degrees, size)
+        truth = drawn_ellipse(box, degrees, size) if ellipse else inside
+        tint = [(210, 60, 40), (230, 200, 60), (70, 80, 220)][n]
+        picture.paste(tint, mask=Image.fromarray((truth * 255).astype(np.uint8)))
+        truths.append(truth)
+        boxes.append(inside)
+        x0, y0, x1, y1 = box
+        annotations.append(
+            {"id": n + 1, "image_id": 1, "category_id": 1, "bbox": [x0, y0, x1 - x0, y1 - y0],
+             "attributes": {"occluded": False, "rotation": degrees}}
+        )  # fmt: skip
+        values = np.array(corners_of(box, degrees)) / size
+        lines.append("0 " + " ".join(f"{value:.6f}" for value in values.ravel()))
+    (root / "images").mkdir()
+    (root / "labels").mkdir()
+    picture.save(root / "images/a.png")
+    (root / "labels/a.txt").write_text("\n".join(lines) + "\n")
+    image = {"id": 1, "file_name": "a.png", "width": size[0], "height": size[1]}
+    content = {"images": [image], "categories": [{"id": 1, "name": "shape"}]}
+    (root / "cvat.json").write_text(json.dumps({**content, "annotations": annotations}))
+    return SimpleNamespace(root=root, truths=truths, boxes=boxes)
+
+
+@pytest.mark.parametrize("words", ["cvat.json", "labels", "labels --boxes-format yolo-obb"])
+def test_turned_boxes_of_tools__get_good_masks_within_them(
+    turned_picture: SimpleNamespace, tmp_path: Path, words: str
+) -> None:
+    """From CVAT's rotation and YOLO-obb's corners to the masks, with the model that is shipped."""
+    root, (boxes, *more) = turned_picture.root, words.split()
+    given = ["--images", str(root / "images"), "--boxes", str(root / boxes), *more]
+    given += ["--out", str(tmp_path / "out.json"), "--accelerator", "cpu", "--workers", "0"]
+    assert main(["label", *given]) == 0
+    made = json.loads((tmp_path / "out.json").read_text())["annotations"]
+    found = [coco_mask.decode(entry["segmentation"]).astype(bool) for entry in made]
+    rows = zip(found, turned_picture.truths, turned_picture.boxes, strict=True)
+    for mask, truth, box in rows:
+        assert (mask & truth).sum() / (mask | truth).sum() >= 0.85
+        assert (mask & ~box).sum() <= 0.01 * box.sum()
+
+
+def test_tiles__cut_no_object_where_they_meet(tmp_path: Path) -> None:
+    """Rings and bars that lie on the seams of every grid of tiles, one larger than a tile."""
+    size, unit = (1536, 1024), 512
+    picture, truths, boxes = Image.new("RGB", size, (60, 110, 70)), [], []
+    places = [(unit, 200), (unit, unit), (2 * unit, unit), (300, unit), (unit // 2, 780)]
+    places += [(3 * unit // 2, 256), (2 * unit + 256, 768)]
+    for n, (x, y) in enumerate(places):
+        half = (34 + 5 * n, 22 + 4 * n) if n < 6 else (220, 200)
+        boxes.append((x - half[0], y - half[1], x + half[0], y + half[1]))
+        truths.append(drawn_ellipse(boxes[-1], 0.0, size))
+        tint = [(210, 60, 40), (230, 200, 60), (70, 80, 220)][n % 3]
+        picture.paste(tint, mask=Image.fromarray((truths[-1] * 255).astype(np.uint8)))
+    (tmp_path / "images").mkdir()
+    picture.save(tmp_path / "images/a.png")
+    image = {"id": 1, "file_name": "a.png", "width": size[0], "height": size[1]}
+    annotations = [
+        {"id": n, "image_id": 1, "category_id": 1, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+        for n, (x0, y0, x1, y1) in enumerate(boxes)
+    ]
+    content = {"images": [image], "categories": [{"id": 1, "name": "shape"}]}
+    (tmp_path / "boxes.json").write_text(json.dumps({**content, "annotations": annotations}))
+    given = ["--images", str(tmp_path / "images"), "--boxes", str(tmp_path / "boxes.json")]
+    given += ["--out", str(tmp_path / "out.json"), "--accelerator", "cpu", "--workers", "0"]
+    assert main(["label", *given, "--tiles"]) == 0
+    made = json.loads((tmp_path / "out.json").read_text())["annotations"]
+    for entry, truth, (x0, y0, x1, y1) in zip(made, truths, boxes, strict=True):
+        mask = coco_mask.decode(entry["segmentation"]).astype(bool)
+        assert (mask & truth).sum() / (mask | truth).sum() >= 0.9
+        across, down = mask[y0:y1, x0:x1].any(0), mask[y0:y1, x0:x1].any(1)
+        assert across[3:-3].all() and down[3:-3].all()  # from side to side, without a gap

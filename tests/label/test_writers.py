@@ -94,6 +94,21 @@ def test_yolo_numbers__stay_what_they_were(run: Run, data: SimpleNamespace, tmp_
     assert (folder / "images" / name).read_bytes() == (data.images / name).read_bytes()
 
 
+@pytest.mark.parametrize("form", ["yolo-seg", "yolo", "labelme"])
+def test_pictures_of_folders__are_copies_unless_links_are_asked_for(
+    run: Run, data: SimpleNamespace, form: str
+) -> None:
+    name = sorted(path.name for path in data.images.iterdir())[0]
+    inner = Path(name) if form == "labelme" else Path("images", name)
+    given = (data.images / name).read_bytes()
+    copied = run(form) / inner
+    assert copied.read_bytes() == given and not copied.samefile(data.images / name)
+    with copied.open("r+b") as file:  # as a tool that edits in place
+        file.write(b"edited")
+    assert (data.images / name).read_bytes() == given
+    assert (run(form, "--link") / inner).samefile(data.images / name)
+
+
 def test_labelme__holds_polygons_beside_each_picture(run: Run, made) -> None:
     folder = run("labelme")
     names = {category["id"]: category["name"] for category in made["categories"]}
@@ -154,6 +169,55 @@ def test_ultralytics__loads_the_folder_as_it_is(
             if form == "yolo-seg":
                 ring = found["segments"][n] * sides[:2]
                 assert overlap([ring], entry, image) >= 0.97 or entry["area"] < 32**2
+
+
+def test_label_studio__takes_the_tasks_and_exports_the_same_masks(run: Run, made, tmp_path) -> None:
+    """By the checks of its own labeling interface, and by its converter to COCO."""
+    reason = "label-studio-sdk is not installed"
+    interfaces = pytest.importorskip("label_studio_sdk.label_interface", reason=reason)
+    from label_studio_sdk.converter import Converter
+
+    names = "".join(f'<Label value="{one["name"]}"/>' for one in made["categories"])
+    config = (
+        '<View><Image name="image" value="$image"/><PolygonLabels name="label" toName="image">'
+        f"{names}</PolygonLabels></View>"
+    )
+    interface = interfaces.LabelInterface(config)
+    tasks = json.loads(run("labelstudio").read_text())
+    owners: list[list[Any]] = []  # of each region
+    for number, task in enumerate(tasks, start=1):
+        for one in task.get("annotations", []):
+            assert interface.validate_annotation(one)
+        for one in task.get("predictions", []):
+            assert interface.validate_prediction(one, return_errors=True) == []
+        # What a person who accepts every prediction exports.
+        regions = [
+            region
+            for kind in ("annotations", "predictions")
+            for one in task.pop(kind, [])
+            for region in one["result"]
+        ]
+        owners.append([region["meta"]["annotation_id"] for region in regions])
+        task |= {"id": number, "annotations": [{"id": number, "result": regions}]}
+    export = tmp_path / "export.json"
+    export.write_text(json.dumps(tasks))
+    converter = Converter(config, str(tmp_path), download_resources=False)
+    converter.convert_to_coco(str(export), str(tmp_path / "back"), is_dir=False)
+    back = json.loads((tmp_path / "back" / "result.json").read_text())
+    classes = {one["id"]: one["name"] for one in back["categories"]}
+    given = {one["id"]: one["name"] for one in made["categories"]}
+    read = 0
+    for number, (image, entries) in enumerate(by_image(made)):
+        found = [a for a in back["annotations"] if a["image_id"] == number]
+        for entry in entries:
+            mine = [
+                a for owner, a in zip(owners[number], found, strict=True) if owner == entry["id"]
+            ]
+            assert {classes[a["category_id"]] for a in mine} == {given[entry["category_id"]]}
+            rings = [np.array(a["segmentation"][0]).reshape(-1, 2) for a in mine]
+            assert overlap(rings, entry, image) >= 0.97 or entry["area"] < 32**2
+            read += 1
+    assert read == len(made["annotations"])
 
 
 def test_labelme__reads_its_files(run: Run, made, monkeypatch) -> None:

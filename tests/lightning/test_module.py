@@ -69,6 +69,20 @@ def test_checkpoint__explicit_settings_win_and_are_told(capsys):
     assert "lr 0.001 -> 0.5" in capsys.readouterr().out
 
 
+def test_checkpoint_with_a_detector__opens_without_it(tmp_path, capsys):
+    content = checkpoint_of(module())
+    masks_only = module(detector=False)
+    masks_only.on_load_checkpoint(content)
+    masks_only.load_state_dict(content["state_dict"])
+    assert "detector True -> False" in capsys.readouterr().out
+    assert not any(".heatmap." in name for name in masks_only.state_dict())
+    path = tmp_path / "whole.ckpt"
+    torch.save(checkpoint_of(module()), path)
+    begun = module(detector=False, init_from=str(path))
+    assert "0 start fresh" in capsys.readouterr().out
+    assert masks_only.state_dict().keys() == begun.state_dict().keys()
+
+
 def test_num_classes__that_disagrees_with_the_data_is_an_error():
     with pytest.raises(ConfigError, match=r"model.num_classes=4"):
         module(num_classes=4)

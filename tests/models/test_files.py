@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from deepmac.models.files import (
     own_threshold,
     write_model,
 )
+from deepmac.models.hub import save_pretrained
 from deepmac.nn.backbones import IMAGENET
 from deepmac.nn.deepmac import DeepMAC
 
@@ -86,6 +88,36 @@ def test_load_model__takes_folder_file_and_checkpoint(
         assert same(loaded, model)
         assert not loaded.training
         assert card_of(loaded) == CARD
+
+
+def test_load_model__leaves_the_detector_out_when_asked_to(
+    folder: Path, model: DeepMAC, tmp_path: Path
+) -> None:
+    torch.save(checkpoint(model), tmp_path / "last.ckpt")
+    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    boxes = torch.tensor([[[4.0, 6, 50, 40], [20, 2, 60, 60]]])
+    whole = load_model(folder)
+    for source in (folder, tmp_path / "last.ckpt"):
+        masks_only = load_model(source, detector=False)
+        assert not masks_only.detector and not card_of(masks_only).network["detector"]
+        left_out = whole.state_dict().keys() - masks_only.state_dict().keys()
+        assert {name.split(".")[2] for name in left_out} == {"heatmap", "size", "offset"}
+        expected, found = (
+            network.mask_logits(network.last_stage(images), boxes)
+            for network in (whole, masks_only)
+        )
+        assert torch.equal(found, expected)
+        out = save_pretrained(masks_only, tmp_path / f"masks-{Path(source).name}")
+        assert same(load_model(out), masks_only) and same(
+            load_model(out, detector=False), masks_only
+        )
+
+
+def test_load_model__a_detector_of_two_stages_stays(tmp_path: Path) -> None:
+    card = replace(CARD, system="deepmarc", network={"backbone": "resnet10t", "pyramid_width": 8})
+    write_model(tmp_path, build_model(card, source="the test").state_dict(), card)
+    with pytest.raises(UserError, match="cannot be left out"):
+        load_model(tmp_path, detector=False)
 
 
 def test_write_model__others_may_read_it(folder: Path) -> None:

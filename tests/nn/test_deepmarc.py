@@ -433,3 +433,96 @@ def test_export__of_boxes_to_masks_has_no_shape_that_depends_on_data():
     with torch.no_grad():
         expected = BoxesToMasks()(inputs[0], three)
     torch.testing.assert_close(program(inputs[0], three), expected, rtol=1e-4, atol=1e-5)
+
+
+# Images on which not every object is annotated.
+
+
+def with_open(*rows):
+    """``ground_truth`` with the open classes of each image, None for an exhaustive one."""
+    marked = []
+    for target, own in zip(ground_truth(), rows, strict=True):
+        marked.append(target if own is None else {**target, "open_classes": torch.tensor(own)})
+    return marked
+
+
+def gradients(targets):
+    """Of the two losses that know a background: by anchor and by proposal, with labels."""
+    net, kept = network().train(), {}
+    rpn, heads = net.rpn, net.roi_heads
+    objectness, select, branch = rpn.compute_loss, heads.select_training_samples, heads._box_branch
+
+    def first(logits, deltas, labels, regression):
+        logits.retain_grad()
+        kept["anchors"], kept["anchor_labels"] = logits, torch.cat(labels)
+        return objectness(logits, deltas, labels, regression)
+
+    def second(*arguments):
+        sampled = select(*arguments)
+        kept["labels"] = torch.cat(sampled[2])
+        kept["images"] = [len(own) for own in sampled[2]]
+        return sampled
+
+    def third(*arguments):
+        logits, deltas = branch(*arguments)
+        logits.retain_grad()
+        kept["rows"] = logits
+        return logits, deltas
+
+    rpn.compute_loss, heads.select_training_samples, heads._box_branch = first, second, third
+    losses = losses_of(net, targets)
+    (losses["loss_objectness"] + losses["loss_classifier"]).backward()
+    return losses, kept
+
+
+def test_open_image__takes_nothing_for_background_and_leaves_the_rest_as_it_was():
+    plain, before = gradients(ground_truth())
+    losses, after = gradients(with_open([True] * 3, None))
+    half = len(after["anchors"]) // 2
+    unknown = after["anchor_labels"][:half] == -2
+    known = ~unknown
+    assert unknown.any() and (before["anchor_labels"][:half][unknown] == 0).all()
+    assert (before["anchors"].grad[:half][unknown] != 0).any()
+    assert (after["anchors"].grad[:half][unknown] == 0).all()
+    assert torch.equal(after["anchors"].grad[:half][known], before["anchors"].grad[:half][known])
+    assert torch.equal(after["anchors"].grad[half:], before["anchors"].grad[half:])
+
+    own = torch.zeros(len(after["labels"]), dtype=torch.bool)
+    own[: after["images"][0]] = True
+    background = own & (after["labels"] == 0)
+    assert background.any() and (before["rows"].grad[background] != 0).any()
+    assert (after["rows"].grad[background] == 0).all()
+    torch.testing.assert_close(after["rows"].grad[~background], before["rows"].grad[~background])
+    for name in ("loss_box_reg", "loss_rpn_box_reg", "loss_mask"):
+        assert losses[name] == plain[name]
+    assert losses["loss_classifier"] < plain["loss_classifier"]
+
+
+def test_partly_open_image__tells_its_background_from_the_known_classes_alone():
+    _, found = gradients(with_open([False, True, False], [False] * 3))
+    background = torch.zeros(len(found["labels"]), dtype=torch.bool)
+    background[: found["images"][0]] = True
+    background &= found["labels"] == 0
+    gradient = found["rows"].grad[background]
+    assert (gradient[:, [1, 3]] > 0).all()  # less of classes that were looked for
+    assert (gradient[:, [0, 2]] < 0).all()  # more of the background, or of the open class
+    probability = found["rows"][background].detach().softmax(1)
+    share = probability[:, [0, 2]] / probability[:, [0, 2]].sum(1, keepdim=True)
+    torch.testing.assert_close(
+        gradient[:, [0, 2]] / gradient[:, [0, 2]].sum(1, keepdim=True), share
+    )
+
+
+def test_images_without_open_classes__have_the_very_losses_of_unmarked_ones():
+    plain, _ = gradients(ground_truth())
+    marked, _ = gradients(with_open([False] * 3, None))
+    assert all(marked[name] == value for name, value in plain.items())
+
+
+def test_open_images_without_any_object__have_losses_of_zero():
+    targets = [
+        {k: v[:0] for k, v in target.items()} | {"open_classes": torch.ones(3, dtype=torch.bool)}
+        for target in ground_truth()
+    ]
+    losses = losses_of(network().train(), targets)
+    assert all(value == 0 for value in losses.values())

@@ -44,6 +44,7 @@ class Evaluation:
         backend: library for COCO AP; "auto" takes the fastest installed (the extra
             `deepmac[fast]` brings them). All give the same numbers.
         max_detections: COCO's maxDets.
+        detector: whether the model has one; without, `box` and `mask` have no values.
 
     Raises:
         DataError: a seen class is not in the data set.
@@ -57,6 +58,7 @@ class Evaluation:
         seen_category_ids: Collection[int],
         backend: Backend = "auto",
         max_detections: int = 100,
+        detector: bool = True,
     ) -> None:
         known = set(index.category_ids)
         if unknown := sorted(set(seen_category_ids) - known):
@@ -65,6 +67,7 @@ class Evaluation:
                 "masks in training names; correct that list."
             )
         self.index = index
+        self.detector = detector
         self._scorer = Scorer(index.category_ids, backend=backend, max_detections=max_detections)
         self._results: dict[int, ImageResult] = {}
         seen = frozenset(seen_category_ids)
@@ -139,8 +142,9 @@ class Evaluation:
 
         Returns:
             `{section: {metric: {group: value or None}}}` with the sections of the class, plus
-            `per_class`, `instances`, `images`, `images_in_data_set`, `restricted`. Values lie in
-            0..1. None: the group has no ground truth, or the section was not predicted.
+            `detector`, `per_class`, `instances`, `images`, `images_in_data_set`, `restricted`.
+            Values lie in 0..1. None: the group has no ground truth, or the section was not
+            predicted.
 
         Raises:
             DataError: an unknown image id.
@@ -153,12 +157,13 @@ class Evaluation:
         )
         has_box_masks = _all_or_none("gt_box_masks", [r["gt_box_masks"] for r in results])
 
-        boxes = self._scorer.boxes(images, results)
-        masks = self._scorer.masks(images, results) if has_masks else {}
+        boxes = self._scorer.boxes(images, results) if self.detector else {}
+        masks = self._scorer.masks(images, results) if has_masks and self.detector else {}
         box_masks = self._scorer.gt_box_masks(images, results) if has_box_masks else None
         floor = self._scorer.filled_boxes(images)
         objects, with_mask, crowd = self._count(images)
         return {
+            "detector": self.detector,
             "box": self._ap_section(boxes),
             "mask": self._ap_section(masks),
             "mask_gt_box": self._box_mask_section(box_masks, self._fine_groups),

@@ -22,6 +22,9 @@ _LABELS = {
     "boundary_IoU": "boundary IoU",
 }
 _ABSENT = "-"
+_FOUND = ("box", "mask")
+"""Sections of what a detector found."""
+_NO_DETECTOR = "no detector"
 
 
 def flatten_metrics(nested: Mapping[str, Any]) -> dict[str, float]:
@@ -107,6 +110,10 @@ def table_rows(
     """For each predicted section its title and rows (label, values, floors in brackets or "")."""
     for section, title in SECTIONS.items():
         metrics = nested[section]
+        if section in _FOUND and not nested.get("detector", True):
+            absent = [_ABSENT] * (len(groups) - 1)
+            yield title, [("AP", [_NO_DETECTOR, *absent], [""] * len(groups))]
+            continue
         if section == _FLOOR or not _is_predicted(metrics):
             continue
         rows = []

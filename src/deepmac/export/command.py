@@ -18,7 +18,7 @@ def command(arguments: Sequence[str]) -> int:
     from deepmac.export.export import export_model
     from deepmac.models.files import load_model
 
-    model = load_model(options.model)
+    model = load_model(options.model, detector=not options.masks_only)
     exported = export_model(model, options.out, options.format, fixed_size=options.fixed_size)
     for note in exported.notes:
         print(f"note: {note}")
@@ -45,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
         "for load_model and the Hugging Face Hub (default: onnx)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to create")
+    parser.add_argument(
+        "--masks-only",
+        action="store_true",
+        help="leave the detector out: masks of given boxes alone, in a smaller file",
+    )
     parser.add_argument(
         "--fixed-size",
         action="store_true",

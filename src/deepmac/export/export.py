@@ -45,7 +45,7 @@ class Exported:
 def export_model(
     model: Network, out: str | Path, format: Format = "onnx", *, fixed_size: bool = False
 ) -> Exported:
-    """Write ``detect`` and ``boxes`` graphs of a model and run each of them once.
+    """Write ``detect`` (of a model with a detector) and ``boxes`` graphs, and run each once.
 
     Args:
         model: from ``load_model``.
@@ -71,11 +71,12 @@ def export_model(
     if format == "onnx":
         require_onnx()
     network = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
-    makers: list[Callable[[int | None], Graph]] = [
-        lambda size: detect_graph(network, card.class_map, size),
-        lambda size: boxes_graph(network, size),
-    ]
+    makers: list[Callable[[int | None], Graph]] = [lambda size: boxes_graph(network, size)]
     result = Exported(out)
+    if network.detector:
+        makers.insert(0, lambda size: detect_graph(network, card.class_map, size))
+    else:
+        result.notes.append("no detect graph: this model makes masks of given boxes alone")
     with new_folder(out) as folder:
         graphs: dict[str, Graph] = {}
         for make in makers:

@@ -25,6 +25,7 @@ from deepmac.label.masks.turned import Turned
 from deepmac.label.parts import Parts, writable
 from deepmac.label.plan import OnError, Plan
 from deepmac.label.progress import Progress
+from deepmac.label.stopping import leave_quietly
 from deepmac.nn.inference import for_inference, resolved
 from deepmac.predict.masks import PictureMasks, box_probabilities
 
@@ -190,6 +191,7 @@ class LabelModule(pl.LightningModule):
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             collate_fn=None,
+            worker_init_fn=leave_quietly,
         )
 
     def transfer_batch_to_device(self, batch: LabelBatch, *_: Any, **__: Any) -> LabelBatch:

@@ -146,7 +146,9 @@ class _Job:
             worst, about = settings.review_worst, self._about(report)
             page = review_sheet(labelled, self.score, worst, about)
             self._put(settings.review.absolute(), page)
-        how = Writing(settings.format, self.score, settings.tighten_boxes, self._note(report))
+        how = Writing(
+            settings.format, self.score, settings.tighten_boxes, settings.link, self._note(report)
+        )
         with writable(self.out):
             if settings.is_folder:
                 self._write_folder(labelled, how, report)
@@ -247,6 +249,7 @@ class _Job:
             "boxes_format": self.plan.boxes.format,
             "format": settings.format,
             "tighten_boxes": settings.tighten_boxes,
+            "link": settings.link,
             "tiles": settings.tiles,
             **self.choice.identity(),
             **asdict(self.masks),

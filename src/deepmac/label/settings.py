@@ -21,6 +21,8 @@ Format = Literal[
 ]
 FORMATS: tuple[str, ...] = get_args(Format)
 FOLDER_FORMATS = ("yolo-seg", "yolo", "labelme", "png")
+PICTURE_FORMATS = ("yolo-seg", "yolo", "labelme")
+"""Folders that hold the pictures too."""
 POLYGON_FORMATS = ("coco-polygons", "labelstudio", "yolo-seg", "labelme")
 """Formats that hold outlines."""
 
@@ -35,10 +37,12 @@ class Data:
         boxes: COCO, Camera Traps or MegaDetector json, an Open Images csv, a TFRecord (all shards
             of its set); or a folder of YOLO .txt, Pascal VOC .xml or LabelMe .json files.
         out: file, or folder for yolo-seg, yolo, labelme and png.
-        boxes_format: what the boxes are; auto looks.
+        boxes_format: what the boxes are; auto looks. yolo-obb: turned boxes, by their corners.
         format: coco: run lengths; coco-polygons: polygons, holes kept by seams; coco-results: for
             loadRes; labelstudio: tasks with predictions; yolo-seg and yolo: a folder to train on;
             labelme: a file for each picture; png: a picture for each mask.
+        link: pictures in the folders of yolo-seg, yolo and labelme are second names (hard links) of
+            yours, which take no room; who edits one edits the other. Without it they are copies.
     """
 
     model: str = "deepmac-lite"
@@ -47,6 +51,7 @@ class Data:
     out: Path | None = None
     boxes_format: BoxesFormat = "auto"
     format: Format = "coco"
+    link: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +170,11 @@ class LabelSettings(Running, Review, Masks, Choice, Data):
                 raise ConfigError(f"--{name.replace('_', '-')} {value} {sentence}")
         if self.format not in FORMATS:
             raise ConfigError(f"no format {self.format!r}; there are {', '.join(FORMATS)}")
+        if self.link and self.format not in PICTURE_FORMATS:
+            raise ConfigError(
+                f"--link is for {', '.join(PICTURE_FORMATS)}, whose folders hold the pictures: "
+                f"leave it out with --format {self.format}"
+            )
         if self.calibrate is None and (self.boxes is None or self.out is None):
             raise ConfigError("label needs --boxes and --out (or --calibrate COCO_JSON)")
         if self.calibrate is not None and self.boxes is not None:

@@ -43,8 +43,8 @@ def stoppable() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if os.getpid() != owner:  # a worker, which ends quietly
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        if os.getpid() != owner:
+            os._exit(0)
         if not asked:
             asked = True
             raise Stopped(number)
@@ -55,3 +55,12 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_quietly(worker: int) -> None:
+    """For a loader's new worker: either signal ends it, with the one status that is no fault.
+
+    torch's own handler dies of SIGTERM, of which the loader tells while it is shut down.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))

@@ -20,7 +20,7 @@ from rich.console import Console
 from deepmac.errors import ConfigError, Interrupted, UserError, one_sentence
 from deepmac.evaluation import format_table
 from deepmac.files import write_atomically
-from deepmac.lightning.callbacks.evaluation import EvaluateCoco
+from deepmac.lightning.callbacks.evaluation import EvaluateCoco, monitored
 from deepmac.lightning.callbacks.final_evaluation import FinalEvaluation
 from deepmac.lightning.callbacks.last_checkpoint import LastCheckpoint
 from deepmac.lightning.callbacks.resumption import Resumption
@@ -46,7 +46,6 @@ from deepmac.lightning.systems import (
 )
 from deepmac.lightning.xla.strategies import XLAReplicas, take_precision
 
-MONITORED = "mask/AP/all"
 # Errors come as exceptions, and a printed configuration is nothing but the configuration.
 _PARSER = {"exit_on_error": False, "dump_header": []}
 
@@ -106,7 +105,8 @@ def run(
     evaluation = cli.evaluation
     if command != "fit" or evaluation is None or not evaluation.metrics:
         return None
-    section, metric, group = MONITORED.split("/")
+    detector = cli.config[command].model.get("detector", True)
+    section, metric, group = monitored(detector=detector).split("/")
     value: float | None = evaluation.metrics[section][metric][group]
     return value
 
@@ -151,9 +151,12 @@ class DeepMACCLI(LightningCLI):
         take_precision(settings.trainer)
         settings.trainer.sync_batchnorm = synchronized_norms(settings.trainer)
         settings.trainer.default_root_dir = str(self.run_dir)
+        detector = settings.model.get("detector", True)
         for group, key in (("callbacks", "dirpath"), ("logger", "save_dir")):
             for entry in settings.trainer.get(group) or []:
                 arguments = entry.get("init_args") or Namespace()
+                if arguments.get("monitor") is not None:
+                    arguments.monitor = monitored(arguments.monitor, detector=detector)
                 if arguments.get(key) is not None:
                     arguments[key] = str(self.run_dir / arguments[key])
 

@@ -81,9 +81,9 @@ class CocoDataModule(pl.LightningDataModule):
         window_objects: objects of a window that are learned from, drawn at random; null = all.
         mask_oversampling: mask targets are this many times finer; for Deep-MARC with
             ``train_boxes=proposals``, which cuts them anew.
-        exhaustive: whether every object of the training images is annotated. Where not, a detector
-            learns nothing from their unmarked places; single images are marked in the file
-            (``"exhaustive": false``, or LVIS's lists).
+        exhaustive: whether every object of the training images is annotated; null = as the file
+            says of each (``"exhaustive": false``, LVIS's lists, Open Images' verified labels).
+            Where not, a detector learns nothing from unmarked places.
         on_error: ``stop`` at unusable data, or ``drop`` and count it.
         check_images: before the run: ``none``, ``header`` (exists, right size, not cut short)
             or ``full`` (decode every one).
@@ -128,7 +128,7 @@ class CocoDataModule(pl.LightningDataModule):
         window_scale: tuple[_Scale, _Scale] = (0.6, 1.25),
         window_objects: PositiveInt | None = None,
         mask_oversampling: Annotated[int, Range(1, 16)] = 1,
-        exhaustive: bool = True,
+        exhaustive: bool | None = None,
         on_error: OnError = "stop",
         check_images: CheckImages = "header",
         seed: Seed = 0,

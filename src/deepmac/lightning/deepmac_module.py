@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from deepmac.data.batch import Batch
 from deepmac.data.mask_targets import TargetSpec
+from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning.module import NORMALIZATIONS, SegmentationModule
 from deepmac.lightning.optim.optimizer import OptimizerName
@@ -18,8 +19,9 @@ from deepmac.lightning.prediction import predict_batch
 from deepmac.losses.options import LossOptions
 from deepmac.losses.original import criterion_of
 from deepmac.losses.training_masks import training_boxes, training_mask_logits
+from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.nn.conventions import conventions_of
-from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.deepmac import DeepMAC, is_of_detector
 from deepmac.nn.ranges import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -119,6 +121,27 @@ class DeepMACModule(SegmentationModule):
         network.backbone.compile()
         for heads in network.heads:
             heads.compile()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See :class:`SegmentationModule`; a detector that is not wanted is left out.
+
+        Raises:
+            ConfigError: a training with a detector cannot go on without it.
+        """
+        found = parse_checkpoint(checkpoint, source="this checkpoint")
+        if found.settings.get("detector", True) and not self.hparams["detector"]:
+            if self._trainer is not None and self._trainer.state.fn == "fit":
+                raise ConfigError(
+                    "this training has a detector, whose optimizer state does not go with "
+                    "model.detector=false: begin anew from its weights with model.init_from="
+                    "CHECKPOINT instead of ckpt_path"
+                )
+            checkpoint["state_dict"] = {
+                name: tensor
+                for name, tensor in checkpoint["state_dict"].items()
+                if not is_of_detector(name.removeprefix("network."))
+            }
+        super().on_load_checkpoint(checkpoint)
 
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Masks are learned on ground-truth boxes alone."""

@@ -80,6 +80,7 @@ class DeepMARCModule(SegmentationModule):
     """
 
     system = "deepmarc"
+    tells_classes_apart = False
     resamples_masks = True
 
     def __init__(
@@ -167,6 +168,7 @@ class DeepMARCModule(SegmentationModule):
 def targets_of(batch: Batch) -> list[dict[str, Tensor]]:
     """What the network's ``losses`` take, of a padded batch (see ``deepmac.data.collate``)."""
     targets = []
+    open_classes = batch.get("open_classes")
     for row, keep in enumerate(batch["valid"]):
         targets.append(
             {
@@ -175,6 +177,7 @@ def targets_of(batch: Batch) -> list[dict[str, Tensor]]:
                 "mask_targets": batch["mask_targets"][row][keep],
                 "mask_valid": batch["mask_valid"][row][keep],
                 "labels": batch["labels"][row][keep] + 1,  # 0 is the background
+                **({} if open_classes is None else {"open_classes": open_classes[row]}),
             }
         )
     return targets

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from deepmac.errors import ConfigError
-from deepmac.lightning.cli import MONITORED
+from deepmac.lightning.callbacks.evaluation import monitored
 
 _NO_MATTER = {"data.num_workers", "data.val_batch_size", "data.check_images"}
 """Settings that change the pace of a run and not its result."""
@@ -39,7 +39,8 @@ def finished_value(run_dir: str | Path, config: Mapping[str, Any]) -> float | No
     metrics = json.loads(metrics_file.read_text())
     if metrics["step"] != config["trainer"]["max_steps"]:
         return None
-    section, metric, group = MONITORED.split("/")
+    detector = config["model"].get("detector", True)
+    section, metric, group = monitored(detector=detector).split("/")
     value = metrics[section][metric][group]
     return math.nan if value is None else float(value)
 

@@ -56,10 +56,12 @@ class SegmentationModule(pl.LightningModule, ABC):
     Attributes:
         system: the name under which configurations and checkpoints know the subclass.
         network_arguments: of the network's constructor.
+        tells_classes_apart: its detector learns background class by class.
         resamples_masks: mask targets need not have the size of the masks.
     """
 
     system: str
+    tells_classes_apart = True
     resamples_masks = False
     network_arguments: dict[str, Any]
 
@@ -229,9 +231,25 @@ class SegmentationModule(pl.LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Normalise losses and the statistics of our batch norms over all replicas."""
         share(self, self.replicas)
+        if self._built.detector and (about := self._unmarked()):
+            say(about)
         norms = (part for part in self._built.modules() if isinstance(part, nn.BatchNorm2d))
         if self._watch is not None and self.replicas.count > 1 and any(norms):
             say("the timm backbone's own batch norms keep to the images of each XLA core")
+
+    def _unmarked(self) -> str:
+        """What images that are not exhaustive mean for a detector; "" where all are."""
+        table = self._data.train_index.table  # type: ignore[union-attr]
+        number, missing = len(table.exhaustive), int((table.exhaustive == 0).sum())
+        if not missing:
+            return ""
+        text = f"{missing} of {number} training images are not exhaustive: the detector learns "
+        if missing < number or (self.tells_classes_apart and table.neg_count.any()):
+            return text + "nothing from places on them where an unmarked object may be"
+        return text + (
+            "no background and will find too much; add exhaustive images, take unmarked places "
+            "for background (data.exhaustive=true), or ask for masks in given boxes alone"
+        )
 
     def configure_optimizers(self) -> Any:
         """The optimizer with linear warm-up and the decay that was asked for."""

@@ -6,6 +6,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from deepmac.models.card import FORMAT, ModelCard
 from deepmac.models.checkpoint import read_checkpoint
 from deepmac.models.place import CONFIG, WEIGHTS, model_file
 from deepmac.models.refining import Refine
-from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.deepmac import DeepMAC, is_of_detector
 from deepmac.nn.deepmarc.model import DeepMARC
 
 Network = DeepMAC | DeepMARC
@@ -30,7 +31,9 @@ _METADATA_KEY = "deepmac"
 _MAX_CONFIG = 1 << 20
 
 
-def load_model(path_or_name: str | Path, *, device: str | torch.device = "cpu") -> Network:
+def load_model(
+    path_or_name: str | Path, *, device: str | torch.device = "cpu", detector: bool = True
+) -> Network:
     """A network with its weights, in eval mode.
 
     Nothing in the file is executed.
@@ -40,18 +43,29 @@ def load_model(path_or_name: str | Path, *, device: str | torch.device = "cpu") 
             convert` wrote; a ``.safetensors`` file with its ``config.yaml`` beside it or in its
             metadata; or a ``.ckpt`` of a training.
         device: where the weights go.
+        detector: False leaves the detector out, for masks in given boxes alone; a model that has
+            none stays as it is.
 
     Returns:
         The network; :func:`card_of` gives its classes and image size.
 
     Raises:
-        UserError: no such file, one that is damaged or no model, or weights that do not fit.
+        UserError: no such file, one that is damaged or no model, weights that do not fit, or a
+            detector that cannot be left out.
     """
     path = model_file(path_or_name)
     if path.suffix == ".safetensors":
         state, card = _read_safetensors(path)
     else:
         state, card = _read_checkpoint(path)
+    if not detector:
+        if card.system != "deepmac":
+            raise UserError(
+                f"{path} is a network of two stages, whose detector cannot be left out: its masks "
+                "in given boxes do not ask it anyway"
+            )
+        state = {name: tensor for name, tensor in state.items() if not is_of_detector(name)}
+        card = replace(card, network={**card.network, "detector": False})
     model = build_model(card, source=str(path))
     try:
         model.load_state_dict(state)

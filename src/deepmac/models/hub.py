@@ -130,6 +130,9 @@ def push_to_hub(
 
 def _readme(card: ModelCard) -> str:
     names = list(card.class_map.names)
+    also = f", and {len(names)} classes that the model\ndetects by itself"
+    if not card.network.get("detector", True):
+        also = "; the model has no detector"
     listed = ", ".join(names[:_CARD_LIST]) + (" …" if len(names) > _CARD_LIST else "")
     return f"""\
 ---
@@ -137,8 +140,7 @@ library_name: deepmac
 pipeline_tag: image-segmentation
 tags: [instance-segmentation, boxes-to-masks, deep-mac]
 ---
-Boxes in, masks out: a class-agnostic mask for every box, and {len(names)} classes that the model
-detects by itself.
+Boxes in, masks out: a class-agnostic mask for every box{also}.
 
 ```python
 from deepmac import Predictor

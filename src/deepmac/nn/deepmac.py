@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Annotated, Literal, NamedTuple
 
@@ -79,6 +80,14 @@ class LazyStage:
 
 
 Stage = StageOutput | LazyStage
+
+
+_DETECTOR = re.compile(r"heads\.\d+\.(heatmap|size|offset)\.")
+
+
+def is_of_detector(name: str) -> bool:
+    """Whether a tensor of that name is one that ``detector=False`` spares."""
+    return _DETECTOR.match(name) is not None
 
 
 class DeepMAC(nn.Module):

@@ -165,7 +165,10 @@ class CocoReader:
         known = self.categories.keys()
         absent = category_ids(fields.get("neg_category_ids"), known)
         partly = category_ids(fields.get("not_exhaustive_category_ids"), known)
-        federated = "neg_category_ids" in fields or "not_exhaustive_category_ids" in fields
+        exhaustive = self.reading.exhaustive
+        if exhaustive is None:
+            federated = "neg_category_ids" in fields or "not_exhaustive_category_ids" in fields
+            exhaustive = fields.get("exhaustive") is not False and not federated
         return ImageRecord(
             image_id,
             file_name,
@@ -173,9 +176,7 @@ class CocoReader:
             int(width),
             int(height),
             (),
-            exhaustive=self.reading.exhaustive
-            and fields.get("exhaustive") is not False
-            and not federated,
+            exhaustive=exhaustive,
             neg_category_ids=absent,
             not_exhaustive_category_ids=partly,
         )

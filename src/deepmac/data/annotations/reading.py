@@ -23,11 +23,11 @@ class Reading:
         crowds: What ``iscrowd`` 1 means: "regions" of many objects, as in COCO; or "objects", for
             files that write it with every run-length mask.
         mismatched_masks: "keep" or "drop" masks whose own box is another than their ``bbox``.
-        exhaustive: False where the images show objects that nobody annotated.
+        exhaustive: Whether all objects of the images are annotated; None: as the file says of each.
     """
 
     exact_masks: bool = False
     rectangle_masks: RectangleMasks = "box"
     crowds: Crowds = "regions"
     mismatched_masks: MismatchedMasks = "keep"
-    exhaustive: bool = True
+    exhaustive: bool | None = None

@@ -299,7 +299,7 @@ def _kind(
         problems.append(Problem("turned boxes", text, folder, is_note=True))
         return "turned"
     text = f"{folder}: all {len(long)} outlines have four corners; if these are turned boxes, "
-    text += "read them with data.format=yolo-obb."
+    text += "read them with data.format=yolo-obb (label: --boxes-format yolo-obb)."
     problems.append(Problem("outlines of four corners", text, folder, is_note=True))
     return "outlines"
 

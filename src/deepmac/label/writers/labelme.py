@@ -46,7 +46,7 @@ def write_labelme(folder: Path, labelled: Labelled, how: Writing) -> dict[str, i
             ]
         stem = stems[image.entry["id"]]
         picture = folder / f"{stem}{Path(image.entry['file_name']).suffix}"
-        if image.size is None or not place_picture(image.path, picture):
+        if image.size is None or not place_picture(image.path, picture, link=how.link):
             missing += 1
             continue
         content: dict[str, Any] = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from deepmac.data.annotations.segmentation import find_fault, is_absent, segmentation_rle
 from deepmac.data.file_parts import part_of
+from deepmac.files import copy_file
 from deepmac.label.masks.polygons import Ring, joined, mask_polygons
 from deepmac.label.merge import Labelled
 
@@ -80,8 +81,14 @@ def safe(word: str) -> str:
     return kept.encode("utf-8", "replace").decode("utf-8")[:200] or "_"
 
 
-def place_picture(picture: Path, place: Path) -> bool:
-    """Bring a picture to its place in the output, as a second name of the same file if possible.
+def place_picture(picture: Path, place: Path, *, link: bool = False) -> bool:
+    """Bring a picture to its place in the output.
+
+    Args:
+        picture: the user's.
+        place: of a file that does not exist yet.
+        link: as a second name of the same file, so that an edit of one is an edit of both; a copy
+            where the file system cannot.
 
     Returns:
         Whether it is there: a picture that is missing has no place.
@@ -93,12 +100,9 @@ def place_picture(picture: Path, place: Path) -> bool:
     source = picture.resolve()
     if not source.is_file():
         return False
-    for bring in (os.link, os.symlink, shutil.copyfile):
-        try:
-            bring(source, place)
-        except OSError:
-            if bring is shutil.copyfile:
-                raise
-        else:
+    if link:
+        with suppress(OSError):
+            os.link(source, place)
             return True
-    return False
+    copy_file(source, place)
+    return True

@@ -43,7 +43,7 @@ def write_yolo(folder: Path, labelled: Labelled, how: Writing) -> dict[str, int]
             lines.append(f"{numbers[entry['category_id']]} {words}\n")
         stem = stems[image.entry["id"]]
         suffix = Path(image.entry["file_name"]).suffix
-        if not place_picture(image.path, folder / "images" / f"{stem}{suffix}"):
+        if not place_picture(image.path, folder / "images" / f"{stem}{suffix}", link=how.link):
             missing += 1
         path = folder / "labels" / f"{stem}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)

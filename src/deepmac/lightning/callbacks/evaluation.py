@@ -20,6 +20,14 @@ from deepmac.lightning.xla import device as xla
 from deepmac.nn.ranges import PositiveInt
 
 T = TypeVar("T")
+_FOUND = ("box/", "mask/")  # metrics of what a detector found
+
+
+def monitored(metric: str = "mask/AP/all", *, detector: bool) -> str:
+    """What a callback that watches ``metric`` watches in a network with or without a detector."""
+    return metric if detector or not metric.startswith(_FOUND) else "mask_gt_box/mIoU/all"
+
+
 _HEADLINES = ("box/AP/all", "mask/AP/all", "mask_gt_box/mIoU/seen", "mask_gt_box/mIoU/unseen")
 
 
@@ -52,6 +60,7 @@ class EvaluateCoco(Callback):
                 seen_category_ids=pl_module.class_map.masked_category_ids,  # type: ignore
                 backend=self.backend,
                 max_detections=self.max_detections,
+                detector=pl_module.network.detector,  # type: ignore
             )
         self._evaluation.reset()
 

@@ -35,6 +35,8 @@ from deepmac.nn.roi_crop import grow_boxes
 
 _BOX_ROI = 7
 _ASPECT_RATIOS = (0.5, 1.0, 2.0)
+_UNKNOWN = -2.0  # label of an anchor of which nothing is known
+_SURELY_NOT = -1e4  # a logit of which the loss of "no object" is 0
 
 Stage = dict[str, Tensor]
 """The levels of the feature pyramid by name."""
@@ -275,11 +277,43 @@ class ProposalHead(RPNHead):
         return [level.float() for level in logits], [level.float() for level in deltas]
 
 
-def _proposal_network(channels: int, anchor_scale: float, proposals: int) -> RegionProposalNetwork:
+class ProposalNetwork(RegionProposalNetwork):
+    """torchvision's, which takes no place for background where an object may be unmarked.
+
+    That is every anchor without an object on an image whose target has ``open_classes`` with a True
+    one: they are drawn as ever, so that the others weigh what they always do, and have no loss.
+    """
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        for label, target in zip(labels, targets, strict=True):
+            if "open_classes" in target:
+                label[(label == 0) & target["open_classes"].any()] = _UNKNOWN
+        return labels, boxes
+
+    def compute_loss(
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        unknown = torch.cat(labels) == _UNKNOWN
+        objectness = torch.where(unknown.view_as(objectness), _SURELY_NOT, objectness)
+        known = [label.clamp(min=-1) + (label == _UNKNOWN) for label in labels]
+        losses: tuple[Tensor, Tensor] = super().compute_loss(
+            objectness, pred_bbox_deltas, known, regression_targets
+        )
+        return losses
+
+
+def _proposal_network(channels: int, anchor_scale: float, proposals: int) -> ProposalNetwork:
     anchors = AnchorGenerator(
         tuple((anchor_scale * stride,) for stride in STRIDES), (_ASPECT_RATIOS,) * len(STRIDES)
     )
-    return RegionProposalNetwork(
+    return ProposalNetwork(
         anchors,
         ProposalHead(channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,

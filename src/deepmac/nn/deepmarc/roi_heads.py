@@ -95,6 +95,10 @@ class MaskRoIHeads(RoIHeads):
       the ``boxes`` where that key is absent; a mask ends where its box does;
     - ``masks`` (n, H, W) over the whole image, torchvision's form.
 
+    ``open_classes`` (C,) bool are the classes, the first one first, of which the image may show
+    objects that nobody annotated: proposals without an object are then told from the other classes
+    alone. Without it every object is annotated.
+
     ``mask_valid`` (n,) bool says which rows really have a mask; without it, all of a target that
     has the key, none of one that has not. Other rows take part in detection alone.
 
@@ -215,6 +219,8 @@ class MaskRoIHeads(RoIHeads):
     ) -> dict[str, Tensor]:
         sampled, matched, labels, regression = self.select_training_samples(proposals, targets)
         logits, deltas = self._box_branch(features, sampled, image_shapes)
+        if any("open_classes" in target for target in targets):
+            logits = background_or_open(logits, labels, [t.get("open_classes") for t in targets])
         classifier, box = fastrcnn_loss(logits, deltas, labels, regression)
         if self.train_boxes == "gt":
             rows = [torch.where(_has_mask(target))[0] for target in targets]
@@ -276,6 +282,35 @@ class MaskRoIHeads(RoIHeads):
         crops = self.box_roi_pool(features, list(proposals), list(image_shapes))
         logits, deltas = self.box_predictor(self.box_head(crops))
         return logits.float(), deltas.float()
+
+
+def background_or_open(
+    logits: Tensor, labels: Sequence[Tensor], open_classes: Sequence[Tensor | None]
+) -> Tensor:
+    """Logits whose cross-entropy does not mind an object of an open class in the background.
+
+    Where the label is 0, slot 0 becomes "background or any open class": the loss is minus the
+    logarithm of their probabilities' sum, and 0 where all classes are open.
+
+    Args:
+        logits: (R, 1 + C) of the rows of all images, slot 0 the background.
+        labels: per image, of its rows, from 0.
+        open_classes: per image (C,) bool, or None where all objects are annotated.
+    """
+    if all(own is None for own in open_classes):
+        return logits
+    may_be = torch.zeros_like(logits, dtype=torch.bool)
+    start = 0
+    for own, label in zip(open_classes, labels, strict=True):
+        if own is not None:
+            rows = slice(start, start + len(label))
+            may_be[rows, 1:] = own[None, :] & (label == 0)[:, None]
+        start += len(label)
+    either = may_be.clone()
+    either[:, 0] = True
+    together = logits.masked_fill(~either, -torch.inf).logsumexp(dim=1, keepdim=True)
+    changed = torch.cat([together, logits[:, 1:].masked_fill(may_be[:, 1:], -torch.inf)], dim=1)
+    return torch.where(may_be.any(dim=1, keepdim=True), changed, logits)
 
 
 def resample_masks(grids: Tensor, frames: Tensor, boxes: Tensor, size: int) -> Tensor:
