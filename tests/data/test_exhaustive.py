@@ -51,6 +51,14 @@ def test_a_whole_set__can_be_marked(tmp_path: Path) -> None:
     assert open_classes(index.images[0], index.label_of).all()
 
 
+@pytest.mark.parametrize("case", MARKS)
+def test_a_whole_set__can_be_taken_for_exhaustive_whatever_its_file_says(
+    tmp_path: Path, case: str
+) -> None:
+    index = index_of(tmp_path, MARKS[case][0], Reading(exhaustive=True))
+    assert not open_classes(index.images[0], index.label_of).any()
+
+
 @pytest.mark.parametrize("exhaustive", [True, False])
 def test_batches__say_so_only_where_the_set_has_such_images(
     tmp_path: Path, exhaustive: bool

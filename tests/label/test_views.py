@@ -219,6 +219,7 @@ def turned_picture(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(root=root, truths=truths, boxes=boxes)
 
 
+@pytest.mark.filterwarnings("error:.*not writable")
 @pytest.mark.parametrize("words", ["cvat.json", "labels", "labels --boxes-format yolo-obb"])
 def test_turned_boxes_of_tools__get_good_masks_within_them(
     turned_picture: SimpleNamespace, tmp_path: Path, words: str

@@ -104,7 +104,7 @@ def put_upright(view: View, pixels: Pixels, boxes: Boxes, image_size: int) -> tu
     degrees = float(view.task.degrees[0])
     turned = canvas.rotate(degrees, Image.Resampling.BILINEAR, center=centre)
     x, y = (round(value - image_size / 2) for value in centre)
-    shown = np.asarray(turned.crop((x, y, x + image_size, y + image_size)))
+    shown = np.array(turned.crop((x, y, x + image_size, y + image_size)))
     half = np.array([x_end - x_start, y_end - y_start]) / 2 * scale
     middle = np.array(centre) - (x, y)
     return shown, np.concatenate([middle - half, middle + half])[None]

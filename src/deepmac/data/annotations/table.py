@@ -80,6 +80,7 @@ class Table:
     width: NDArray[np.int32]
     height: NDArray[np.int32]
     exhaustive: NDArray[np.uint8]
+    neg_count: NDArray[np.int32]
     row_start: NDArray[np.int64]
     row_count: NDArray[np.int32]
     id: NDArray[np.int64]
