@@ -21,13 +21,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 from starlette.testclient import TestClient
 
-from deepmac import Predictor
+from deepmac import Predictor, load_model
 from deepmac.cli import main
 from deepmac.data.images import read_image
 from deepmac.demo import guard, serving
 from deepmac.demo.app import make_app
 from deepmac.demo.pictures import Gallery, Limits, PictureError, decode
 from deepmac.label.masks.calibration import Calibration
+from deepmac.models.hub import save_pretrained
 from deepmac.predict.paste import mask_to_rle
 
 BOXES = [[10, 20, 70, 50], [0, 0, 120, 90]]
@@ -62,6 +63,19 @@ def test_masks__are_the_predictors(client, picture, model, file_of):
         assert one["area"] == mask.sum()
         assert one["score"] == pytest.approx(score, abs=1e-3)
     assert answer["objects"][0]["bbox"] == [10, 20, 60, 30]
+
+
+def test_masks__are_the_same_without_a_detector(client, picture, model, file_of, tmp_path):
+    folder = save_pretrained(model, tmp_path / "whole")
+    app = make_app(load_model(folder, detector=False), name="masks", limits=LIMITS)
+    other = TestClient(app, base_url="http://127.0.0.1:7860")
+    own = other.post("/pictures", content=file_of(120, 90)).json()
+    given = {"boxes": BOXES}
+    answers = [
+        one.post(f"/pictures/{number}/masks", json=given).json()["objects"]
+        for one, number in ((client, picture["id"]), (other, own["id"]))
+    ]
+    assert answers[0] == answers[1]
 
 
 def test_one_more_box__costs_no_pass_of_the_backbone(client, picture, model, monkeypatch):

@@ -21,8 +21,9 @@ def test_a_detector_left_out__trains_evaluates_and_labels(tmp_path):
     whole = tmp_path / "whole/checkpoints/last.ckpt"
 
     # As it is evaluated, and the table of a training without one.
-    masks_only = ["model.detector=false", f"model.init_from={whole}", "hydra.run.dir=masks"]
-    trained = run(tiny.train_py(*fit, *masks_only))
+    masks_only = ["model.detector=false", "data.exhaustive=false", f"model.init_from={whole}"]
+    trained = run(tiny.train_py(*fit, *masks_only, "hydra.run.dir=masks"))
+    assert "exhaustive" not in trained  # which is nothing to masks in true boxes
     validate = ["validate", *tiny.TINY, "model.detector=false", f"ckpt_path={whole}"]
     evaluated = run(tiny.deepmac(*validate, "hydra.run.dir=evaluated"))
     for text in (trained, evaluated):

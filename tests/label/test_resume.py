@@ -104,13 +104,12 @@ def few(data: SimpleNamespace, tmp_path: Path) -> Path:
     return path
 
 
-FOLDERS = ("yolo-seg", "yolo", "labelme")
-CHOICES = ("--classes 1,2,3,4,5,6", "--min-score 0.4", "--max-per-image 1", "--redo marks.json")
+CHOICES = ("--classes 1,2,3,4,5,6", "--min-score 0.4", "--redo marks.json", "--tiles")
+SLOW = ("--max-per-image 1", "--format labelme", "--format png", "--format yolo --link")
 EVERY_OPTION = (
-    *(f"--format {name}" for name in (*FOLDERS, "labelstudio", "png")),
-    *(f"--format {name} --link" for name in FOLDERS[:1]),
+    *(f"--format {name}" for name in ("yolo-seg", "yolo", "labelstudio")),
     *CHOICES,
-    "--tiles",
+    *(pytest.param(words, marks=pytest.mark.slow) for words in SLOW),
 )
 
 
