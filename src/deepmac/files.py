@@ -8,15 +8,16 @@ elsewhere :func:`sweep_drafts` removes what a kill left.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
 from deepmac.errors import UserError
 
@@ -31,6 +32,7 @@ _FICLONE = 0x40049409
 """Linux's request to make two files of one content until either is changed (Btrfs, XFS)."""
 _STALE = 3600.0
 """Seconds after which a draft that cannot be locked is taken for left behind."""
+T = TypeVar("T")
 _own: set[str] = set()
 """Drafts of this process: its record locks do not keep itself out."""
 
@@ -99,20 +101,25 @@ class _Unnamed:
 
     def place(self) -> None:
         # A link replaces nothing, so the whole file gets a name for a moment.
-        self._name = _draft_name(self.path)
+        _lock(self.file)
         open_file = f"/proc/self/fd/{self.file.fileno()}"
         folder = os.open(self.path.parent, os.O_RDONLY)  # given one, Python follows the link
         try:
-            os.link(open_file, self._name, src_dir_fd=folder, follow_symlinks=True)
+            self._name, _ = _make_draft(
+                self.path,
+                lambda name: os.link(open_file, name, src_dir_fd=folder, follow_symlinks=True),
+            )
         finally:
             os.close(folder)
         os.replace(self._name, self.path)
+        _own.discard(str(self._name))
         self._name = None
 
     def close(self) -> None:
         if self._name is not None:
             with suppress(OSError):
                 os.unlink(self._name)
+            _own.discard(str(self._name))
         with suppress(OSError):
             self.file.close()
 
@@ -122,13 +129,8 @@ class _Named:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.draft = _draft_name(path)
-        _own.add(str(self.draft))
-        try:
-            self.file = cast(BinaryIO, self.draft.open("x+b"))
-        except OSError:
-            _own.discard(str(self.draft))
-            raise
+        self.draft, file = _make_draft(path, lambda name: name.open("x+b"))
+        self.file = cast(BinaryIO, file)
         _lock(self.file)
 
     def place(self) -> None:
@@ -156,9 +158,25 @@ def _named_target(path: Path) -> Iterator[None]:
         raise
 
 
-def _draft_name(path: Path) -> Path:
-    token = f"{os.getpid():x}{time.monotonic_ns() & 0xFFFFFFFF:x}"
-    return path.with_name(f".{path.name[:150]}.{token}{_DRAFT}")
+def _make_draft(path: Path, make: Callable[[Path], T]) -> tuple[Path, T]:
+    """Make a file that is not there yet; returns its name and what ``make`` gave.
+
+    Each target has one name for its drafts, at which what a kill left is removed; where another
+    process writes the same target at the moment, one more.
+    """
+    token = f".{os.getpid():x}{time.monotonic_ns() & 0xFFFFFFFF:x}"
+    for more in ("", token):
+        name = path.with_name(f".{path.name[:150]}{more}{_DRAFT}")
+        if os.path.lexists(name) and not _abandoned(name, is_folder=False):
+            continue
+        _own.add(str(name))
+        try:
+            return name, make(name)
+        except OSError as error:
+            _own.discard(str(name))
+            if not isinstance(error, FileExistsError):
+                raise
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def sweep_drafts(folder: Path) -> int:
@@ -183,8 +201,8 @@ def _abandoned(path: Path, is_folder: bool) -> bool:
     try:
         stale = time.time() - path.stat().st_mtime > _STALE
         if is_folder:
-            if not (path / _LOCK).is_file():  # made, but not yet locked
-                return stale and _remove(path)
+            if not (path / _LOCK).is_file():  # not yet locked, or all but removed
+                return _remove_empty(path) or (stale and _remove(path))
             with (path / _LOCK).open("r+b") as lock:
                 return _lock(lock, otherwise=stale) and _remove(path)
         with path.open("r+b") as file:
@@ -192,6 +210,15 @@ def _abandoned(path: Path, is_folder: bool) -> bool:
         return free and _remove(path)
     except OSError:
         return False
+
+
+def _remove_empty(path: Path) -> bool:
+    """Whoever made it just now makes another."""
+    try:
+        path.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def _remove(path: Path) -> bool:
@@ -223,7 +250,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise UserError unless ``out`` is free or an empty folder; call it before long work."""
+    """Raise UserError unless ``out`` is free or an empty folder; call it before long work.
+
+    What a process left that was killed just after ``out`` was there is removed.
+    """
+    sweep_drafts(out.parent)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists: give another --out, or remove it")
 
@@ -258,11 +289,9 @@ def folder_draft(out: Path, *, sync: bool = True) -> Iterator[Path]:
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     sweep_drafts(out.parent)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name[:150]}.", suffix=_DRAFT, dir=out.parent))
-    _own.add(str(draft))
+    draft, lock = _new_draft(out)
     try:
-        with (draft / _LOCK).open("wb") as lock:
-            _lock(lock)
+        with lock:
             content = draft / _CONTENT
             content.mkdir()
             yield content
@@ -276,6 +305,23 @@ def folder_draft(out: Path, *, sync: bool = True) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         _own.discard(str(draft))
+
+
+def _new_draft(out: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name[:150]}.", suffix=_DRAFT, dir=out.parent))
+        _own.add(str(draft))
+        try:
+            lock = (draft / _LOCK).open("wb")
+        except FileNotFoundError:  # another process took it for left behind
+            _own.discard(str(draft))
+            continue
+        except OSError:
+            shutil.rmtree(draft, ignore_errors=True)
+            _own.discard(str(draft))
+            raise
+        _lock(lock)
+        return draft, lock
 
 
 def _sync_file(path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from deepmac.errors import Interrupted, UserError
 
 _TRACEBACK = "DEEPMAC_TRACEBACK"
+_LONGEST = 390
+"""Characters of a sentence: as much as is read."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHARED_MEMORY = ("unable to write to file </torch", "unable to allocate shared memory", "/dev/shm")
 
@@ -38,7 +40,7 @@ def guarded(job: Callable[[], int], *, go_on: str = "") -> int:
             raise
         text, code = "stopped by Ctrl-C", 130
     if text:
-        print(f"deepmac: {text}", file=sys.stderr, flush=True)
+        print(f"deepmac: {_bounded(text)}", file=sys.stderr, flush=True)
     return code
 
 
@@ -83,6 +85,18 @@ def _of_ours(error: Exception) -> str:
         f"an error that should not happen: {type(error).__name__} at {place}{notes} "
         f"({_line(str(error))}); please report it, with what {_TRACEBACK}=1 shows"
     )
+
+
+def _bounded(text: str) -> str:
+    """Shortened in the middle of its longest words, then of the whole: files may hold any text."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    while len(text) > _LONGEST:
+        word = max(text.split(), key=len)
+        if len(word) <= 60:
+            return f"{text[: _LONGEST - 163]} ... {text[-158:]}"
+        keep = max(20, (len(word) - (len(text) - _LONGEST) - 3) // 2)
+        text = text.replace(word, f"{word[:keep]}...{word[-keep:]}", 1)
+    return text
 
 
 def _line(text: str) -> str:

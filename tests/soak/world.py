@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,16 @@ import torch
 from deepmac.data.shapes.data_set import write_shapes
 from deepmac.models.files import build_model, write_model
 from label.conftest import CARD, spread_masks
+from soak.children import End
+
+_NETWORK = {
+    "backbone": "test_resnet",
+    "pyramid_width": 8,
+    "head_channels": 4,
+    "mask_head": "resnet4",
+    "num_init_channels": 4,
+    "dim": 4,
+}
 
 
 class World:
@@ -26,6 +37,8 @@ class World:
         self.model = root / "model"
         self.pictures = root / "pictures"
         self.boxes = root / "boxes.json"
+        self.whole: tuple[Path, End] | None = None
+        self.other_disk: Path | None = None
         self.environment = {
             "DEEPMAC_CACHE": str(self.cache),
             "DEEPMAC_RUN_DIR": "",
@@ -38,10 +51,11 @@ class World:
     def _make(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(3)
-        network = build_model(CARD, source="the campaign").eval()
+        card = replace(CARD, network=_NETWORK)
+        network = build_model(card, source="the campaign").eval()
         spread_masks(network)
         self.model.mkdir()
-        write_model(self.model, network.state_dict(), CARD)
+        write_model(self.model, network.state_dict(), card)
         write_shapes(self.root / "set", num_train=6, num_val=2, size=64)
         self.pictures = self.root / "set" / "images"
         content = json.loads((self.root / "set/annotations/instances_train.json").read_text())

@@ -16,6 +16,7 @@ from deepmac.data.splits import Split, make_split
 from deepmac.data.statistics import Statistics, count
 from deepmac.drawing import class_color, draw_instances, image_grid, save_png
 from deepmac.errors import ConfigError, DataError
+from deepmac.files import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -282,7 +283,7 @@ def _write(problems: list[Problem], path: Path) -> Path | None:
         severity = "note" if problem.is_note else "problem"
         cells = (severity, problem.kind, str(problem.file), *ids, problem.message)
         lines.append("\t".join(" ".join(cell.split()) for cell in cells))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_atomically(path, "\n".join(lines) + "\n")
     return path
 
 

@@ -22,7 +22,14 @@ from deepmac.convert.variables import SUFFIX, convert_known_variables, is_weight
 from deepmac.errors import UserError
 from deepmac.files import new_folder, refuse_existing
 from deepmac.models.card import ModelCard
-from deepmac.models.files import CONFIG, INITIALISATION, WEIGHTS, build_model, write_model
+from deepmac.models.files import (
+    CONFIG,
+    INITIALISATION,
+    WEIGHTS,
+    build_model,
+    write_model,
+    write_safetensors,
+)
 from deepmac.nn.backbones import CENTERNET_BGR
 from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone
 from deepmac.nn.pretrained import read_tensors
@@ -181,8 +188,6 @@ def _write_initialisation(
     backbone: str,
     normalization: Mapping[str, Any],
 ) -> Report:
-    from safetensors.torch import save_file
-
     if report.missing:
         raise ConversionError(report)
     described = {
@@ -191,8 +196,7 @@ def _write_initialisation(
         "normalization": dict(normalization),
     }
     with new_folder(out) as folder:
-        tensors = {name: state[name].float().contiguous() for name in report.matched}
-        save_file(tensors, folder / WEIGHTS)
+        write_safetensors(folder / WEIGHTS, {name: state[name].float() for name in report.matched})
         (folder / CONFIG).write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
     return replace(report, output=out)
 

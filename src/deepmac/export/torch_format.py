@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from torch.export import ExportedProgram
 
 def write_torch(program: ExportedProgram, path: Path) -> None:
     """Write one graph for ``torch.export.load``; that needs neither this package nor timm."""
+    file = io.BytesIO()  # what torch says of a full disk names neither disk nor file
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.export.save(program, path)
+        torch.export.save(program, file)
+    path.write_bytes(file.getbuffer())
 
 
 class TorchRun:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from deepmac.errors import ConfigError, UserError
+from deepmac.errors import ConfigError, UserError, one_sentence
 from deepmac.files import atomic_binary, sweep_drafts
 
 _NOT_WEIGHTS = ("callbacks", "loops", "lr_schedulers", "hyper_parameters")
@@ -74,6 +75,26 @@ class CheckpointFiles(TorchCheckpointIO):
         if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
             raise UserError(f"{path} is no training checkpoint: {_otherwise(path)}")
         return content
+
+
+def is_of_restoring(error: BaseException) -> bool:
+    """Whether Lightning, or what it calls, failed on a state that it took from a checkpoint."""
+    frames = (frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__))
+    restoring = any(
+        code.co_filename.endswith("checkpoint_connector.py")
+        and code.co_name.lstrip("_").startswith(("restore", "resume"))
+        for code in frames
+    )
+    return restoring and not isinstance(error, UserError | OSError | MemoryError)
+
+
+def damaged(path: Any, error: BaseException) -> UserError:
+    """A readable checkpoint whose states are not what a training writes."""
+    said = one_sentence(error, longest=80)
+    return UserError(
+        f"{path} cannot be gone on from, its states are not what a training of this model writes "
+        f"({type(error).__name__}: {said}): {_otherwise(path)}"
+    )
 
 
 def local_path(path: Any) -> Path | None:

@@ -30,7 +30,7 @@ from deepmac.lightning.callbacks.stop_signals import (
     signal_behind,
     terminated_by_sigterm,
 )
-from deepmac.lightning.checkpoint_files import CheckpointFiles
+from deepmac.lightning.checkpoint_files import CheckpointFiles, damaged, is_of_restoring
 from deepmac.lightning.checks import check_numbers, chosen_checkpoint, synchronized_norms
 from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
@@ -96,10 +96,13 @@ def run(
                     save_config_callback=SaveFlatConfig,
                     parser_kwargs={**_PARSER, command: _PARSER},
                 )
-        except RuntimeError as error:
-            if DeepMACCLI.running is None or not is_lost_peer(error):
-                raise
-            raise UserError(_peer_lost(DeepMACCLI.running, Path(run_dir))) from error
+        except Exception as error:
+            trainer: Trainer | None = DeepMACCLI.running
+            if trainer is not None and is_lost_peer(error):
+                raise UserError(_peer_lost(trainer, Path(run_dir))) from error
+            if trainer is not None and is_of_restoring(error):
+                raise damaged(trainer.ckpt_path, error) from error
+            raise
         except (SystemExit, KeyboardInterrupt) as error:
             raise _interrupted(error, command, DeepMACCLI.running, Path(run_dir)) from error
     evaluation = cli.evaluation

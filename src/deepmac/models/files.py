@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from torch import Tensor, nn
 
 from deepmac.errors import ConfigError, UserError
+from deepmac.files import write_atomically
 from deepmac.models.card import FORMAT, ModelCard
 from deepmac.models.checkpoint import read_checkpoint
 from deepmac.models.place import CONFIG, WEIGHTS, model_file
@@ -124,20 +124,21 @@ def network_arguments(system: str = "deepmac") -> tuple[str, ...]:
 
 
 def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> None:
-    """Write ``model.safetensors`` and ``config.yaml`` into an existing folder."""
-    from safetensors.torch import save_file
-
+    """Write ``model.safetensors`` and ``config.yaml`` into an existing folder, each whole."""
     described = card.to_dict()
-    save_file(
-        {name: tensor.contiguous() for name, tensor in state.items()},
-        folder / WEIGHTS,
-        metadata={_METADATA_KEY: json.dumps(described)},
-    )
-    (folder / CONFIG).write_text(
-        yaml.safe_dump(described, sort_keys=False, default_flow_style=None, width=100),
-        encoding="utf-8",
-    )
-    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors writes for the owner alone
+    text = yaml.safe_dump(described, sort_keys=False, default_flow_style=None, width=100)
+    write_atomically(folder / CONFIG, text)
+    write_safetensors(folder / WEIGHTS, state, {_METADATA_KEY: json.dumps(described)})
+
+
+def write_safetensors(
+    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors; unlike the library, with the usual permissions and errors of the system's."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    write_atomically(path, save(tensors, dict(metadata) if metadata else None))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None, Path]:

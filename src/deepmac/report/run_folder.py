@@ -47,6 +47,16 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds no metrics.csv and no metrics.json: is it a run directory?"
         )
+    try:
+        return _run(folder, rows, metrics)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"a file of {folder} is damaged ({type(error).__name__}: {error}): it is not what a "
+            "training writes into metrics.json, about.json or cases.json"
+        ) from error
+
+
+def _run(folder: Path, rows: Sequence[Mapping[str, str]], metrics: Any) -> dict[str, Any]:
     about = _json(folder / ABOUT)
     cases = _json(folder / CASES)
     name = folder.resolve().name
@@ -172,5 +182,5 @@ def _number(text: str | None) -> float | None:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

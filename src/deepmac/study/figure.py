@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmac.errors import ConfigError
+from deepmac.files import atomic_binary
 from deepmac.study.runs import Row, Study, head_order
 from deepmac.study.table import group_title
 
@@ -43,7 +44,8 @@ def draw_study(study: Study, path: str | Path) -> None:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
-    figure.savefig(path, dpi=110)
+    with atomic_binary(path) as file:
+        figure.savefig(file, dpi=110, format="png")
 
 
 def _draw_panel(panel: Any, rows: list[Row], heads: list[str]) -> None:

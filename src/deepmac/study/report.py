@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from deepmac.files import sweep_drafts, write_atomically
 from deepmac.study.figure import draw_study
 from deepmac.study.runs import Study, read_study
 from deepmac.study.table import format_study
@@ -20,12 +21,13 @@ def write_study(folder: str | Path) -> Study:
     """
     folder = Path(folder)
     study = read_study(folder)
-    (folder / "study.md").write_text(format_study(study), encoding="utf-8")
+    sweep_drafts(folder)
+    write_atomically(folder / "study.md", format_study(study))
     content = {
         "settings": study.settings,
         "unfinished": study.unfinished,
         "rows": [asdict(row) for row in study.rows],
     }
-    (folder / "study.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_atomically(folder / "study.json", json.dumps(content, indent=1) + "\n")
     draw_study(study, folder / "study.png")
     return study

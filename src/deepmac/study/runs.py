@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -12,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from deepmac.errors import ConfigError
+from deepmac.errors import ConfigError, one_sentence
 from deepmac.study.cost import HeadCost, head_cost
 
 _FAMILIES = ("fully_connected", "resnet", "hourglass")
@@ -134,25 +135,39 @@ def read_study(folder: str | Path) -> Study:
     settings: dict[str, Any] = {}
     first = ""
     for path in sorted(folder.glob("*/config.yaml")):
-        config = yaml.safe_load(path.read_text())
-        metrics = _final_metrics(path.parent, config)
-        if metrics is None:
-            unfinished.append(path.parent.name)
-            continue
-        own = _shared(config)
-        first = first or path.parent.name
-        _check_same(settings or own, own, first, path.parent.name)
-        settings = own
-        run = _run(path.parent, config, metrics)
-        key = (run.group, run.mask_head)
-        runs.setdefault(key, []).append(run)
-        if key not in costs:
-            costs[key] = head_cost(run.system, config["model"])
+        with _told_of(path.parent):
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            metrics = _final_metrics(path.parent, config)
+            if metrics is None:
+                unfinished.append(path.parent.name)
+                continue
+            own = _shared(config)
+            first = first or path.parent.name
+            _check_same(settings or own, own, first, path.parent.name)
+            settings = own
+            run = _run(path.parent, config, metrics)
+            key = (run.group, run.mask_head)
+            runs.setdefault(key, []).append(run)
+            if key not in costs:
+                costs[key] = head_cost(run.system, config["model"])
     if not runs:
         raise ConfigError(f"{folder} holds no finished run (a folder with a metrics.json)")
     keys = sorted(runs, key=lambda key: (_place(key[0]), head_order(key[1])))
     rows = (Row(tuple(sorted(runs[key], key=lambda run: run.seed)), costs[key]) for key in keys)
     return Study(tuple(rows), tuple(unfinished), settings)
+
+
+@contextmanager
+def _told_of(run_dir: Path) -> Iterator[None]:
+    """Whatever a damaged file leads to is said of it."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError,
+            RuntimeError, yaml.YAMLError) as error:  # fmt: skip
+        raise ConfigError(
+            f"config.yaml or metrics.json of {run_dir} is damaged "
+            f"({type(error).__name__}: {one_sentence(error, longest=80)}): move the run away"
+        ) from error
 
 
 def head_order(name: str) -> tuple[int, int, str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +21,7 @@ from deepmac.data.annotations.index import CocoIndex
 from deepmac.data.annotations.problems import Problem
 from deepmac.data.annotations.records import Category
 from deepmac.data.annotations.table import Table, TableImages, open_table, save_table
-from deepmac.files import write_atomically
+from deepmac.files import folder_draft, write_atomically
 
 _KEPT = 24  # entries; the least recently used ones go
 _HASHED_AT_ONCE = 1 << 22
@@ -123,21 +122,14 @@ def keep(place: Path, parsed: Parsed) -> Parsed:
         dict(parsed.dropped),
         dict(parsed.own_ids),
     )
-    draft: Path | None = None
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=place.parent))
-        save_table(parsed.table, draft)
-        (draft / "about.json").write_bytes(msgspec.json.encode(about))
-        draft.chmod(0o755)
-        if place.exists():  # damaged, or another process was faster: either way ours will do
-            shutil.rmtree(place, ignore_errors=True)
-        draft.rename(place)
+        with folder_draft(place, sync=False) as draft:
+            save_table(parsed.table, draft)
+            (draft / "about.json").write_bytes(msgspec.json.encode(about))
+            if place.exists():  # damaged, or another process was faster: either way ours will do
+                shutil.rmtree(place, ignore_errors=True)
     except (OSError, ValueError):  # ValueError: text that is no UTF-8
         pass
-    finally:
-        if draft is not None:
-            shutil.rmtree(draft, ignore_errors=True)
     _sweep(place)
     return load(place) or parsed
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning import Callback
 
-from deepmac.models.files import CONFIG, WEIGHTS, card_of, load_model, write_model
+from deepmac.files import sweep_drafts
+from deepmac.models.files import card_of, load_model, write_model
 
 
 class HalfWeights(Callback):
@@ -69,10 +68,5 @@ def write_half(checkpoint: Path, folder: Path) -> None:
         for name, tensor in model.state_dict().items()
     }
     folder.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder))
-    try:
-        write_model(draft, state, card)
-        for name in (CONFIG, WEIGHTS):
-            (draft / name).replace(folder / name)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    sweep_drafts(folder)
+    write_model(folder, state, card)
