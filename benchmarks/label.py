@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from benchmarks.table import Row, convolution_rate
 from deepmac.class_map import ClassMap
@@ -34,6 +33,7 @@ from deepmac.models.card import ModelCard
 from deepmac.models.files import build_model, load_model
 from deepmac.nn.backbones import IMAGENET
 from deepmac.nn.inference import for_inference
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.masks import box_probabilities, input_size
 from deepmac.predict.paste import mask_to_rle
 
@@ -174,7 +174,7 @@ class _MaskRCNN:
 
 @torch.inference_mode()
 def _marginal(
-    model: nn.Module, size: int, device: torch.device, repeats: int
+    model: SegmentationNetwork, size: int, device: torch.device, repeats: int
 ) -> tuple[float, float]:
     """Seconds of an image with one box, and of each of sixteen more."""
     image = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, device=device)
@@ -206,7 +206,7 @@ def _boxes(json_path: Path, images: int) -> dict[str, Any]:
     }
 
 
-def _small_model(size: int) -> nn.Module:
+def _small_model(size: int) -> SegmentationNetwork:
     torch.manual_seed(0)
     classes = ClassMap((1,), ("object",), frozenset({1}))
     return build_model(ModelCard(_SMALL, IMAGENET, classes, size), source="the benchmark").eval()

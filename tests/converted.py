@@ -2,22 +2,12 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from deepmac.class_map import ClassMap
-from deepmac.models.card import ModelCard
-from deepmac.models.files import build_model, write_model
+from deepmac.models.files import write_model
 from deepmac.nn.backbones import CENTERNET_BGR
-
-SMALL = {
-    "backbone": "hourglass_tiny2",
-    "head_channels": 8,
-    "mask_head": "hourglass10",
-    "num_init_channels": 4,
-    "pixel_embedding_dim": 4,
-    "dim": 4,
-}
+from networks import tiny_card, tiny_model
 
 
 def converted(
@@ -25,14 +15,12 @@ def converted(
 ) -> dict[str, Tensor]:
     """Write it, with the class ``names`` of ids 1, 2, ...; its tensors."""
     ids = tuple(range(1, len(names) + 1))
-    card = ModelCard(
-        network={**SMALL, "compat": compat},
+    card = tiny_card(
+        classes=ClassMap(ids, tuple(names), frozenset(ids)),
         normalization=normalization,
-        class_map=ClassMap(ids, tuple(names), frozenset(ids)),
-        image_size=64,
+        compat=compat,
     )
-    torch.manual_seed(5)
-    model = build_model(card, source="here")
+    model = tiny_model(card, seed=5)
     folder.mkdir(exist_ok=True)
     write_model(folder, model.state_dict(), card)
     return model.state_dict()

@@ -12,7 +12,6 @@ from deepmac.data.annotations.coco import Category, CocoIndex, ImageRecord, Inst
 from deepmac.data.collate import collate
 from deepmac.data.mask_targets import TargetSpec
 from deepmac.data.original.dataset import OriginalInstances
-from deepmac.data.original.resize import legacy_resize_nearest
 from deepmac.data.original.soft_targets import original_mask_targets
 from deepmac.data.original.source_pixels import SourcePixels
 from deepmac.data.original.targets import original_targets
@@ -25,6 +24,7 @@ from deepmac.data.original.transforms import (
 )
 from deepmac.data.transforms.compose import square_crop, square_crop_window, training_transform
 from deepmac.data.transforms.geometry import Geometry
+from reference.original_pixels import legacy_resize_nearest
 
 FIXTURES = Path(__file__).parents[1] / "reference" / "fixtures"
 SHAPES = ("48x80", "80x48", "30x31", "64x64", "100x200", "33x57")

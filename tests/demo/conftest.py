@@ -11,24 +11,13 @@ import torch
 from PIL import Image
 
 from deepmac.class_map import ClassMap
-from deepmac.models.card import ModelCard
-from deepmac.models.files import build_model
-from deepmac.nn.backbones import IMAGENET
+from networks import tiny_card, tiny_model
 
 
 @pytest.fixture(scope="session")
 def model():
-    torch.manual_seed(0)
-    network = {
-        "backbone": "hourglass_10",
-        "head_channels": 8,
-        "mask_head": "hourglass10",
-        "num_init_channels": 4,
-        "pixel_embedding_dim": 4,
-        "dim": 4,
-    }
-    card = ModelCard(network, IMAGENET, ClassMap((1,), ("thing",), frozenset()), image_size=64)
-    model = build_model(card, source="the test").eval()
+    card = tiny_card(classes=ClassMap((1,), ("thing",), frozenset()), backbone="hourglass_10")
+    model = tiny_model(card)
     model.mask_head.project_out.bias.data += 0.5  # some of each mask, whatever the weights
     return model
 

@@ -11,28 +11,14 @@ from deepmac.class_map import ClassMap
 from deepmac.cli import main
 from deepmac.data.shapes.data_set import write_shapes
 from deepmac.errors import ConfigError, UserError
-from deepmac.models.card import ModelCard
-from deepmac.models.files import build_model, card_of, write_model
-from deepmac.nn.backbones import IMAGENET
-
-NETWORK = {
-    "backbone": "resnet10t",
-    "pyramid_width": 16,
-    "mask_head": "hourglass10",
-    "num_init_channels": 4,
-    "mask_size": 16,
-    "head_channels": 16,
-}
+from deepmac.models.files import card_of, write_model
+from networks import TINY, tiny_card, tiny_model
 
 
 def saved(folder, **changes):
     """The folder of a network whose masks are the whole box."""
-    card = ModelCard(
-        {**NETWORK, **changes}, IMAGENET, ClassMap((1, 2), ("a", "b"), frozenset({1})), 64
-    )
-    card = ModelCard(**{**card.__dict__, "system": "deepmarc"})
-    torch.manual_seed(0)
-    network = build_model(card, source="the test")
+    card = tiny_card("deepmarc", classes=ClassMap((1, 2), ("a", "b"), frozenset({1})), **changes)
+    network = tiny_model(card)
     with torch.no_grad():
         network.roi_heads.mask_predictor.logits.bias.fill_(100.0)
     folder.mkdir()
@@ -43,7 +29,7 @@ def saved(folder, **changes):
 def test_load_model__gives_back_the_system_of_the_folder(tmp_path):
     model = load_model(saved(tmp_path / "model"))
     assert card_of(model).system == "deepmarc"
-    assert card_of(model).network == NETWORK
+    assert card_of(model).network == TINY["deepmarc"]
 
 
 def test_load_model__of_an_unknown_system_is_one_sentence(tmp_path):

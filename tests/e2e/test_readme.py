@@ -33,14 +33,12 @@ def test_make_targets__exist():
 
 def test_masks_for_my_boxes__as_promised(tmp_path):
     """The five lines, with a network of small size in a folder."""
-    import torch
 
     from deepmac import Predictor
     from deepmac.class_map import ClassMap
-    from deepmac.nn.deepmac import DeepMAC
+    from networks import tiny_network
 
-    torch.manual_seed(0)
-    network = DeepMAC(num_classes=2, backbone="hourglass_tiny2", head_channels=8, dim=4).eval()
+    network = tiny_network(num_classes=2)
     classes = ClassMap((1, 2), ("cat", "dog"), frozenset({1}))
     predictor = Predictor(network, class_map=classes, image_size=64)
     predictor.set_image(np.zeros((48, 60, 3), dtype=np.uint8))

@@ -6,32 +6,20 @@ import torch
 
 from deepmac.class_map import ClassMap
 from deepmac.export.graphs import blobs
-from deepmac.models.card import ModelCard
-from deepmac.models.files import build_model
-from deepmac.nn.backbones import IMAGENET
+from networks import tiny_card, tiny_model
 
-TINY = {
-    "backbone": "hourglass_10",
-    "head_channels": 8,
-    "mask_head": "hourglass10",
-    "num_init_channels": 4,
-    "pixel_embedding_dim": 4,
-    "dim": 4,
-    "mask_size": 16,
-    "max_detections": 6,
-}
+SIZES = {"backbone": "hourglass_10", "mask_size": 16, "max_detections": 6}
 CLASSES = ClassMap((7, 30, 31), ("ant", "bee", "cat"), frozenset({7}))
 
 
 def card(**changes):
-    return ModelCard({**TINY, **changes}, IMAGENET, CLASSES, image_size=64)
+    return tiny_card(classes=CLASSES, **{**SIZES, **changes})
 
 
 @pytest.fixture(scope="session")
 def make_model():
     def make(**changes):
-        torch.manual_seed(3)
-        model = build_model(card(**changes), source="the test").train()
+        model = tiny_model(card(**changes), seed=3).train()
         images, boxes = blobs(3, 64, 64), torch.tensor([[4.0, 6, 40, 50], [20, 2, 60, 30]])
         with torch.no_grad():
             for _ in range(30):  # batch norms as if trained: values stay of the order of one

@@ -11,23 +11,11 @@ import torch
 
 from deepmac.class_map import ClassMap
 from deepmac.data.shapes.data_set import write_shapes
-from deepmac.models.card import ModelCard
-from deepmac.models.files import build_model, write_model
-from deepmac.nn.backbones import IMAGENET
+from deepmac.models.files import write_model
 from deepmac.nn.deepmac import DeepMAC
+from networks import tiny_card, tiny_model
 
-CARD = ModelCard(
-    network={
-        "backbone": "hourglass_tiny2",
-        "head_channels": 8,
-        "mask_head": "hourglass10",
-        "num_init_channels": 4,
-        "dim": 4,
-    },
-    normalization=IMAGENET,
-    class_map=ClassMap((1, 2), ("ant", "bee"), frozenset({1})),
-    image_size=64,
-)
+CARD = tiny_card(classes=ClassMap((1, 2), ("ant", "bee"), frozenset({1})))
 
 
 def spread_masks(network: DeepMAC) -> None:
@@ -45,8 +33,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with random weights whose masks differ from box to box."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
     folder.mkdir()
-    torch.manual_seed(3)
-    network = build_model(CARD, source="the tests").eval()
+    network = tiny_model(CARD, seed=3)
     spread_masks(network)
     write_model(folder, network.state_dict(), CARD)
     return folder

@@ -17,26 +17,14 @@ from deepmac.lightning.systems import chosen_system
 from deepmac.models.files import card_of, load_model
 from deepmac.nn.deepmarc.model import DeepMARC
 from deepmac.predict.predictor import Predictor
-from tiny import TINY, deepmac, run, train_py
-
-CLASSES = ClassMap((3, 7, 11), ("cat", "dog", "cow"), frozenset({3, 7}))
-SMALL = {
-    "backbone": "resnet10t",
-    "pyramid_width": 16,
-    "mask_head": "hourglass10",
-    "num_init_channels": 4,
-    "mask_size": 16,
-    "head_channels": 16,
-    "proposals": 50,
-    "rois_per_image": 32,
-    "min_score": 0.0,
-    "max_detections": 5,
-}
+from networks import CLASSES, TINY
+from tiny import TINY as RUN
+from tiny import deepmac, run, train_py
 
 
 def module(**changes):
     torch.manual_seed(0)
-    built = DeepMARCModule(**{**SMALL, **changes})
+    built = DeepMARCModule(**{**TINY["deepmarc"], **changes})
     built.build(CLASSES)
     return built
 
@@ -209,7 +197,7 @@ def test_init_from__torchvisions_faster_rcnn_fits_but_for_the_masks(tmp_path, ca
 def test_init_from__mask_rcnn_in_a_partially_supervised_run_is_warned_of(tmp_path, capsys, masked):
     torchvision_weights(tmp_path / "a.pth", maskrcnn_resnet50_fpn)
     settings = {"backbone": "resnet50", "pyramid_width": 256, "mask_head": "mask_rcnn"}
-    built = DeepMARCModule(**{**SMALL, **settings, "init_from": str(tmp_path / "a.pth")})
+    built = DeepMARCModule(**{**TINY["deepmarc"], **settings, "init_from": str(tmp_path / "a.pth")})
     built.build(ClassMap(CLASSES.category_ids, CLASSES.names, frozenset(masked)))
     said = capsys.readouterr().out
     assert ("warning" in said) == (len(masked) == 2)
@@ -243,7 +231,7 @@ WORDS = (
     "experiment=deepmarc_small",
     "data=shapes",
     "split=annotated",
-    *TINY,
+    *RUN,
     "model.backbone=resnet10t",
     "model.weights=null",
     "model.pyramid_width=8",
@@ -290,7 +278,7 @@ def test_fit__runs_again_from_the_flat_file(trained):
 
 def test_validate__takes_system_and_model_from_the_checkpoint_when_nothing_is_said(trained):
     folder, _ = trained
-    data = [word for word in TINY if word.startswith("data.")]
+    data = [word for word in RUN if word.startswith("data.")]
     words = [*data, "ckpt_path=first/checkpoints/last.ckpt"]
     succeed(deepmac("validate", *words, "hydra.run.dir=second"), folder)
     first, second = (

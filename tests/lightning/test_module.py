@@ -3,26 +3,16 @@
 import pytest
 import torch
 
-from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError, UserError
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.models.initial_weights import load_initial_weights
 from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET
-
-CLASSES = ClassMap((3, 7, 11), ("cat", "dog", "cow"), frozenset({3, 7}))
-SMALL = {
-    "backbone": "hourglass_tiny2",
-    "head_channels": 8,
-    "mask_head": "hourglass10",
-    "num_init_channels": 4,
-    "pixel_embedding_dim": 4,
-    "dim": 4,
-}
+from networks import CLASSES, TINY
 
 
 def module(**changes):
     torch.manual_seed(0)
-    built = DeepMACModule(**{**SMALL, **changes})
+    built = DeepMACModule(**{**TINY["deepmac"], **changes})
     built.build(CLASSES)
     return built
 
@@ -42,7 +32,7 @@ def test_hyperparameters__are_plain_so_that_checkpoints_load_without_running_cod
 
 def test_checkpoint__brings_its_classes_to_a_fresh_module(tmp_path):
     content = checkpoint_of(module())
-    fresh = DeepMACModule(**SMALL)
+    fresh = DeepMACModule(**TINY["deepmac"])
     fresh.on_load_checkpoint(content)
     fresh.load_state_dict(content["state_dict"])
     assert fresh.class_map == CLASSES

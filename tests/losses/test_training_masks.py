@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from deepmac.losses.training_masks import training_boxes, training_mask_logits
-from deepmac.nn.deepmac import DeepMAC, StageOutput
+from deepmac.nn.deepmac import StageOutput
+from networks import tiny_network
 
 BOXES = torch.tensor(
     [
@@ -16,17 +17,7 @@ ROWS = torch.tensor([[True, False, False], [True, False, False]])
 
 
 def network(compat):
-    torch.manual_seed(0)
-    built = DeepMAC(
-        num_classes=3,
-        backbone="hourglass_tiny2",
-        head_channels=8,
-        mask_head="hourglass10",
-        num_init_channels=4,
-        mask_size=8,
-        compat=compat,
-    )
-    return built.train()
+    return tiny_network(mask_size=8, compat=compat).train()
 
 
 def stage_of(built):

@@ -62,9 +62,9 @@ from deepmac.losses.weak import (
     warmup,
 )
 from deepmac.nn.conventions import TF_LATEST
-from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.full_resolution import original_resize
 from deepmac.nn.roi_crop import corner_aligned_crop
+from networks import tiny_network
 
 SIDE = 32
 IMAGE = torch.tensor([0.0, 0.0, SIDE, SIDE])
@@ -301,17 +301,12 @@ def test_undo_view_of_crops__only_flips_and_knows_what_was_hidden() -> None:
 def test_second_view__that_changes_nothing_finds_the_same_masks(
     full_resolution, compat, kind
 ) -> None:
-    torch.manual_seed(0)
-    network = DeepMAC(
-        num_classes=3,
-        backbone="hourglass_tiny2",
-        head_channels=8,
+    network = tiny_network(
         mask_head="resnet4",
-        num_init_channels=4,
         mask_size=8,
         predict_full_resolution_masks=full_resolution,
         compat=compat,
-    ).eval()
+    )
     batch = random_batch()
     teachers = kind(ALL_ON).teachers(network, batch)
     with torch.no_grad():

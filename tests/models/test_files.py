@@ -18,7 +18,6 @@ from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError, UserError
 from deepmac.models.card import ModelCard
 from deepmac.models.files import (
-    build_model,
     card_of,
     network_arguments,
     own_threshold,
@@ -27,27 +26,18 @@ from deepmac.models.files import (
 from deepmac.models.hub import save_pretrained
 from deepmac.nn.backbones import IMAGENET
 from deepmac.nn.deepmac import DeepMAC
+from networks import tiny_card, tiny_model
 
-CARD = ModelCard(
-    network={
-        "backbone": "hourglass_tiny2",
-        "head_channels": 8,
-        "mask_head": "resnet4",
-        "num_init_channels": 4,
-        "pixel_embedding_dim": 4,
-        "dim": 4,
-    },
-    normalization=IMAGENET,
-    class_map=ClassMap((3, 9), ("ant", "bee"), frozenset({9})),
-    image_size=64,
-    mask_threshold=0.45,
+CARD = tiny_card(
+    classes=ClassMap((3, 9), ("ant", "bee"), frozenset({9})),
+    about={"mask_threshold": 0.45},
+    mask_head="resnet4",
 )
 
 
 @pytest.fixture(scope="module")
 def model() -> DeepMAC:
-    torch.manual_seed(0)
-    return build_model(CARD, source="the test")
+    return tiny_model(CARD)
 
 
 @pytest.fixture

@@ -8,24 +8,17 @@ import torch
 
 from deepmac.class_map import ClassMap
 from deepmac.errors import UserError
-from deepmac.models.card import ModelCard
-from deepmac.models.files import build_model, card_of
+from deepmac.models.files import card_of
 from deepmac.models.hub import from_pretrained, push_to_hub, save_pretrained
-from deepmac.nn.backbones import IMAGENET
 from deepmac.nn.deepmac import DeepMAC
+from networks import tiny_card, tiny_model
 
-CARD = ModelCard(
-    {"backbone": "hourglass_tiny2", "head_channels": 8, "mask_head": "resnet4", "dim": 4},
-    IMAGENET,
-    ClassMap((3, 9), ("ant", "bee"), frozenset({9})),
-    image_size=64,
-)
+CARD = tiny_card(classes=ClassMap((3, 9), ("ant", "bee"), frozenset({9})), mask_head="resnet4")
 
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    return build_model(CARD, source="the test").eval()
+    return tiny_model(CARD)
 
 
 @pytest.fixture

@@ -5,12 +5,13 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from converted import SMALL, converted
+from converted import converted
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.models.weights import read_weight_file
 from deepmac.nn.backbones import IMAGENET
+from networks import TINY
 
 STORED = ("unused 1", "Cat", "dog", "unused 4", "cow")
 OURS = ClassMap((10, 20, 30), ("dog", "cat", "bee"), frozenset({10, 20, 30}))
@@ -18,7 +19,7 @@ OURS = ClassMap((10, 20, 30), ("dog", "cat", "bee"), frozenset({10, 20, 30}))
 
 def module(classes=OURS, **changes):
     torch.manual_seed(0)
-    built = DeepMACModule(**{**SMALL, **changes})
+    built = DeepMACModule(**{**TINY["deepmac"], **changes})
     built.build(classes)
     return built
 

@@ -5,23 +5,12 @@ import torch
 
 from deepmac.errors import UserError
 from deepmac.nn import deepmac as deepmac_module
-from deepmac.nn.deepmac import DeepMAC
+from networks import tiny_network
 
 
 def build(**changes):
-    torch.manual_seed(0)
-    settings = {
-        "num_classes": 3,
-        "backbone": "hourglass_10",
-        "head_channels": 16,
-        "mask_head": "hourglass10",
-        "num_init_channels": 4,
-        "pixel_embedding_dim": 4,
-        "dim": 4,
-        "max_detections": 10,
-        **changes,
-    }
-    return DeepMAC(**settings)
+    small = {"backbone": "hourglass_10", "head_channels": 16, "max_detections": 10}
+    return tiny_network(**{**small, **changes}).train()
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from deepmac.nn.deepmac import DeepMAC
-from deepmac.nn.deepmarc.model import DeepMARC
-from deepmac.nn.inference import for_inference, has_bfloat16, prepared_precision
+from deepmac.nn.inference import for_inference, has_bfloat16
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.norm import BatchNorm2d
+from networks import tiny_network
 
 BOXES = torch.tensor([[[3.0, 5, 40, 50], [0, 0, 64, 64]]])
 
@@ -28,14 +28,12 @@ def with_statistics(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def deepmac(backbone: str, mask_head: str = "hourglass10", **options) -> DeepMAC:
-    torch.manual_seed(0)
-    network = DeepMAC(
-        num_classes=2, backbone=backbone, head_channels=8, num_init_channels=4, pyramid_width=16,
-        mask_head=mask_head, **options,
-    )  # fmt: skip
-    with_statistics(network)
-    return network
+WIDE = {"pyramid_width": 16, "pixel_embedding_dim": 16, "dim": 32}  # values of the order of one
+
+
+def deepmac(backbone: str, mask_head: str = "hourglass10", **options) -> SegmentationNetwork:
+    network = tiny_network(num_classes=2, backbone=backbone, mask_head=mask_head, **WIDE, **options)
+    return with_statistics(network)
 
 
 def answers(network) -> list[torch.Tensor]:
@@ -59,10 +57,7 @@ def answers(network) -> list[torch.Tensor]:
         pytest.param(lambda: deepmac("convnext_atto"), id="convnext without batch norms"),
         pytest.param(
             lambda: with_statistics(
-                DeepMARC(
-                    num_classes=2, backbone="resnet18", pyramid_width=16, head_channels=16,
-                    num_init_channels=4, mask_head="hourglass10", mask_size=32, proposals=8,
-                )
+                tiny_network("deepmarc", backbone="resnet18", mask_size=32, proposals=8)
             ),
             id="deepmarc",
         ),
@@ -76,7 +71,7 @@ def test_for_inference__changes_no_number_and_not_the_network(network) -> None:
         assert (ours - theirs).abs().max() <= 2e-5 * max(1, theirs.abs().max())
     assert all(torch.equal(before[name], value) for name, value in original.state_dict().items())
     assert for_inference(copy) is copy
-    assert (prepared_precision(copy), prepared_precision(original)) == ("32", None)
+    assert (copy.prepared, original.prepared) == ("32", None)
 
 
 @pytest.mark.parametrize("backbone", ["hourglass_tiny2", "tf_efficientnet_lite0", "resnet18"])
@@ -94,7 +89,7 @@ def test_bf16__stays_close() -> None:
 
 def test_auto__is_bf16_where_the_device_computes_in_it() -> None:
     wanted = "bf16" if has_bfloat16(torch.device("cpu")) else "32"
-    assert prepared_precision(for_inference(deepmac("hourglass_tiny2"), "auto")) == wanted
+    assert for_inference(deepmac("hourglass_tiny2"), "auto").prepared == wanted
     with pytest.raises(ValueError, match="precision is auto, 32, bf16"):
         for_inference(deepmac("hourglass_tiny2"), "16")  # type: ignore[arg-type]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +15,6 @@ from deepmac.nn.mask_heads import (
     MASK_HEADS,
     MaskHead,
     build_mask_head,
-    required_instance_dim,
 )
 
 # Of the TensorFlow original at width 64 and 50 input channels: parameters, and with moving
@@ -46,7 +47,12 @@ def small_head(name: str) -> MaskHead:
 def inputs(name: str, rows: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(rows)
     width = PIXEL if name == "cond_inst1" else 3
-    dim = required_instance_dim(name, PIXEL, width) or EMBEDDING
+    dim = EMBEDDING
+    if name in COND_INST_HEADS:  # weights and biases, layer by layer
+        widths = [PIXEL, *[width] * (COND_INST_HEADS[name] - 1), 1]
+        dim = sum(i * o + o for i, o in pairwise(widths))
+    elif name == "embedding_projection":
+        dim = PIXEL
     return (
         torch.randn(rows, PIXEL, SIZE, SIZE, generator=generator),
         torch.randn(rows, dim, generator=generator),
@@ -115,12 +121,12 @@ def test_build_mask_head__refuses_unknown_names_and_impossible_widths() -> None:
         build_mask_head("cond_inst1", 10, 8, 32)
 
 
-def test_required_instance_dim__counts_the_parameters_of_dynamic_layers() -> None:
-    assert required_instance_dim("cond_inst1", 10, 10) == 11
-    assert required_instance_dim("cond_inst2", 10, 8) == 97
-    assert required_instance_dim("cond_inst3", 10, 8) == 169
-    assert required_instance_dim("embedding_projection", 16, 64) == 16
-    assert required_instance_dim("hourglass52", 50, 64) is None
+def test_dynamic_heads__take_as_many_numbers_as_their_layers_have() -> None:
+    counts = [
+        build_mask_head(name, 10, width, SIZE).parameter_count
+        for name, width in (("cond_inst1", 10), ("cond_inst2", 8), ("cond_inst3", 8))
+    ]
+    assert counts == [11, 97, 169]
 
 
 @pytest.mark.parametrize(

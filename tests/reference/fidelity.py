@@ -16,6 +16,7 @@ import fidelity_pieces as pieces
 import numpy as np
 import torch
 from fidelity_pieces import Row
+from original_pixels import paste_probabilities
 from test_mask_heads_against_tf import FIXTURES as HEAD_FIXTURES
 from test_mask_heads_against_tf import ILL_CONDITIONED, Fixture, effect_of_rounding
 from test_mask_heads_against_tf import deviation as relative
@@ -43,7 +44,7 @@ from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.mask_heads import MASK_HEADS
 from deepmac.nn.roi_crop import corner_aligned_crop
 from deepmac.predict.letterbox import letterbox
-from deepmac.predict.paste import paste_masks, paste_probabilities
+from deepmac.predict.paste import paste_masks
 from deepmac.predict.predictor import Predictor
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -17,7 +17,6 @@ import torch
 from deepmac.convert import convert
 from deepmac.convert.conversion import convert_model_variables
 from deepmac.convert.settings import Settings, read_settings
-from deepmac.data.original.resize import legacy_resize_nearest
 from deepmac.models.files import build_model, card_of, load_model
 from deepmac.nn.backbones import CENTERNET_BGR, Normalize
 from deepmac.nn.conventions import TF_LATEST, TF_RELEASE
@@ -26,6 +25,7 @@ from deepmac.predict.letterbox import letterbox
 from deepmac.predict.paste import paste_masks
 from deepmac.predict.predictor import Predictor
 from deepmac.protobuf.text_proto import parse_text_proto
+from reference.original_pixels import legacy_resize_nearest
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MODELS = FIXTURES / "model"

@@ -5,11 +5,9 @@ import sys
 
 import torch
 
-from deepmac.class_map import ClassMap
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.xla import device as xla
-
-CLASSES = ClassMap((3, 7, 11), ("cat", "dog", "cow"), frozenset({3, 7}))
+from networks import CLASSES, TINY, tiny_network
 
 
 def left_the_device():
@@ -19,16 +17,7 @@ def left_the_device():
 
 def tiny_module(**changes):
     torch.manual_seed(0)
-    settings = {
-        "backbone": "hourglass_tiny2",
-        "head_channels": 8,
-        "mask_head": "resnet4",
-        "num_init_channels": 4,
-        "pixel_embedding_dim": 4,
-        "dim": 4,
-        **changes,
-    }
-    module = DeepMACModule(**settings)
+    module = DeepMACModule(**{**TINY["deepmac"], "mask_head": "resnet4", **changes})
     module.build(CLASSES)
     # What a trainer would have told it.
     module._trainer = type("Trainer", (), {"global_step": 3})()
@@ -137,19 +126,7 @@ def recomputed_activations_give_the_same_step():
 
 
 def deepmarc_masks_of_given_boxes_stay_on_the_device():
-    from deepmac.nn.deepmarc.model import DeepMARC
-
-    torch.manual_seed(0)
-    network = DeepMARC(
-        num_classes=3,
-        backbone="resnet10t",
-        pyramid_width=16,
-        mask_head="hourglass10",
-        num_init_channels=4,
-        mask_size=16,
-        head_channels=32,
-        class_agnostic=True,
-    ).eval()
+    network = tiny_network("deepmarc", class_agnostic=True)
     content = batch()
     boxes, valid = content["boxes"], content["valid"]
 

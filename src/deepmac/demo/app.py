@@ -33,9 +33,10 @@ from deepmac.demo.guard import Answer, Bodies, Headers, OwnPage, Queue
 from deepmac.demo.pictures import Gallery, Limits, Picture, PictureError
 from deepmac.errors import UserError
 from deepmac.label.masks.calibration import Calibration
-from deepmac.models.files import Network, own_refine, own_threshold
+from deepmac.models.files import own_refine, own_threshold
 from deepmac.models.refining import REFINES
 from deepmac.nn.inference import Precision
+from deepmac.nn.network import SegmentationNetwork
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -50,7 +51,7 @@ T = TypeVar("T")
 
 
 def make_app(
-    model: Network,
+    model: SegmentationNetwork,
     *,
     name: str = "",
     limits: Limits | None = None,

@@ -12,7 +12,7 @@ from deepmac.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from deepmac.label.masks.calibration import Calibration
-    from deepmac.models.files import Network
+    from deepmac.nn.network import SegmentationNetwork
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -83,19 +83,18 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _calibration(path_or_name: str, model: Network) -> Calibration | None:
+def _calibration(path_or_name: str, model: SegmentationNetwork) -> Calibration | None:
     """What lies beside the model, as ``deepmac label`` finds it."""
     from deepmac.label.digest import model_digest
     from deepmac.label.masks.calibration import FILE_NAME, Calibration
-    from deepmac.models.files import WEIGHTS, card_of, model_file
+    from deepmac.models.files import WEIGHTS, model_file
 
     weights = model_file(path_or_name)
     beside = weights.with_name(FILE_NAME)
     if weights.name != WEIGHTS or not beside.is_file():
         return None
-    card = card_of(model)
     try:
-        return Calibration.read(beside, model_digest(model, card.to_dict() if card else {}))
+        return Calibration.read(beside, model_digest(model))
     except UserError as error:
         print(f"deepmac: scores are not calibrated: {error}", file=sys.stderr)
         return None

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from deepmac.data.images import ImageFileError, read_image
 from deepmac.errors import UserError
-from deepmac.models.files import Network
 from deepmac.nn.inference import Precision, for_inference
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.predictor import Predictor
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF", "MPO")
@@ -104,7 +104,9 @@ class Gallery:
         precision: see ``Predictor``.
     """
 
-    def __init__(self, model: Network, limits: Limits, precision: Precision = "32") -> None:
+    def __init__(
+        self, model: SegmentationNetwork, limits: Limits, precision: Precision = "32"
+    ) -> None:
         self.model = for_inference(model, precision)
         self.limits = limits
         self._seen: OrderedDict[str, Picture] = OrderedDict()

@@ -7,8 +7,6 @@ that the next step takes.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +14,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import nms, roi_align
 
 from deepmac.nn.centernet import Detections, clip_boxes
+from deepmac.nn.deepmarc.model import DeepMARC
 
 _SMALLEST = {"proposal": 1e-3, "detection": 1e-2}  # sides below which torchvision drops a box
 _SUPPRESSED_AT_ONCE = 2000  # best pairs of box and class that compete; torchvision takes all
@@ -28,7 +27,7 @@ class StaticTwoStage(nn.Module):
         network: in eval mode.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: DeepMARC) -> None:
         super().__init__()
         self.network = network
 

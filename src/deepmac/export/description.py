@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from deepmac import __version__
-from deepmac.export.graphs import Graph, Network
+from deepmac.export.graphs import Graph
 from deepmac.models.card import ModelCard
+from deepmac.nn.network import SegmentationNetwork
 
 FORMAT = "deepmac-export-1"
 
 
-def describe(network: Network, card: ModelCard, graphs: dict[str, Graph]) -> dict[str, Any]:
+def describe(
+    network: SegmentationNetwork, card: ModelCard, graphs: dict[str, Graph]
+) -> dict[str, Any]:
     """Plain values for JSON.
 
     Args:
@@ -38,11 +41,11 @@ def describe(network: Network, card: ModelCard, graphs: dict[str, Graph]) -> dic
         },
         "boxes": "xyxy in pixels of the letterboxed input, edges at integers",
         "masks": {
-            "size": _mask_size(network),
+            "size": network.answer_size,
             "values": "foreground probability",
             "threshold": card.mask_threshold,
             "paste_rule": network.conventions.paste_rule,
-            "frame_scale": float(getattr(network, "outer_boxes_scale", 1.0)),
+            "frame_scale": network.frame_scale,
         },
         "classes": [
             {"id": number, "name": name, "masks_in_training": number in masked}
@@ -50,11 +53,6 @@ def describe(network: Network, card: ModelCard, graphs: dict[str, Graph]) -> dic
             for number, name in zip(classes.category_ids, classes.names, strict=True)
         ],
     }
-
-
-def _mask_size(network: Network) -> int:
-    whole_map = getattr(network, "full_resolution", False)
-    return int(network.postprocess_crop_size if whole_map else network.mask_size)
 
 
 def _graph(graph: Graph) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from typing import Literal
 
 from deepmac.errors import UserError
 from deepmac.export.description import describe
-from deepmac.export.graphs import Graph, Network, boxes_graph, detect_graph
+from deepmac.export.graphs import Graph, boxes_graph, detect_graph
 from deepmac.export.onnx_format import OnnxRun, require_onnx, write_onnx
 from deepmac.export.parity import largest_difference
 from deepmac.export.torch_format import TorchRun, write_torch
 from deepmac.export.tracing import traced
 from deepmac.files import new_folder, refuse_existing
 from deepmac.models.files import card_of
+from deepmac.nn.network import SegmentationNetwork
 
 Format = Literal["onnx", "torch", "safetensors"]
 
@@ -43,7 +44,11 @@ class Exported:
 
 
 def export_model(
-    model: Network, out: str | Path, format: Format = "onnx", *, fixed_size: bool = False
+    model: SegmentationNetwork,
+    out: str | Path,
+    format: Format = "onnx",
+    *,
+    fixed_size: bool = False,
 ) -> Exported:
     """Write ``detect`` (of a model with a detector) and ``boxes`` graphs, and run each once.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,9 @@ from torch.export import Dim
 
 from deepmac.class_map import ClassMap
 from deepmac.export.deepmarc_detect import StaticTwoStage
+from deepmac.nn.centernet import Detections
 from deepmac.nn.deepmarc.model import DeepMARC
-
-Network = Any
-"""DeepMAC or DeepMARC; what ``network.last_stage(images)`` gives is each one's own business."""
+from deepmac.nn.network import SegmentationNetwork
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Graph:
 class BoxesGraph(nn.Module):
     """Pictures and boxes to the foreground probabilities within every box."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: SegmentationNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -54,12 +54,14 @@ class DetectGraph(nn.Module):
 
     category_ids: Tensor
 
-    def __init__(self, network: Network, class_map: ClassMap | None) -> None:
+    def __init__(self, network: SegmentationNetwork, class_map: ClassMap | None) -> None:
         super().__init__()
         self.network = network
-        two_stages = isinstance(network, DeepMARC)
-        self.detect = StaticTwoStage(network) if two_stages else network.detect
-        slots = range(int(network.num_classes)) if class_map is None else class_map.category_ids
+        if isinstance(network, DeepMARC):
+            self.detect: Callable[..., Detections] = StaticTwoStage(network)
+        else:
+            self.detect = network.detect
+        slots = range(network.num_classes) if class_map is None else class_map.category_ids
         self.register_buffer("category_ids", torch.tensor(list(slots), dtype=torch.int64))
 
     def forward(self, images: Tensor, true_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -78,7 +80,7 @@ class DetectGraph(nn.Module):
         return found.boxes, self.category_ids[found.labels], found.scores, masks
 
 
-def boxes_graph(network: Network, size: int | None) -> Graph:
+def boxes_graph(network: SegmentationNetwork, size: int | None) -> Graph:
     """`BoxesGraph` with any number of pictures and boxes, none included.
 
     Args:
@@ -97,7 +99,9 @@ def boxes_graph(network: Network, size: int | None) -> Graph:
     )
 
 
-def detect_graph(network: Network, class_map: ClassMap | None, size: int | None) -> Graph:
+def detect_graph(
+    network: SegmentationNetwork, class_map: ClassMap | None, size: int | None
+) -> Graph:
     """`DetectGraph` with any number of pictures (Deep-MARC: one); the rest as in `boxes_graph`."""
     images, free = _pictures(network, size)
     height, width = images.shape[-2:]
@@ -114,7 +118,7 @@ def detect_graph(network: Network, class_map: ClassMap | None, size: int | None)
     )
 
 
-def _pictures(network: Network, size: int | None) -> tuple[Tensor, dict[int, Any]]:
+def _pictures(network: SegmentationNetwork, size: int | None) -> tuple[Tensor, dict[int, Any]]:
     """Two random pictures of soft blobs; the sides are multiples of the network's divisor."""
     divisor = int(network.backbone.size_divisor)
     # Sides of 1 or equal sides would be taken for constants.

@@ -15,7 +15,6 @@ from typing import IO, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from deepmac.errors import DataError, UserError
@@ -27,6 +26,7 @@ from deepmac.label.plan import OnError, Plan
 from deepmac.label.progress import Progress
 from deepmac.label.stopping import leave_quietly
 from deepmac.nn.inference import for_inference, resolved
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.masks import PictureMasks, box_probabilities
 
 STAGES = ("decode", "backbone", "heads", "paste", "write")
@@ -62,7 +62,7 @@ class PartWriter:
         parts: Parts,
         plan: Plan,
         options: MaskOptions,
-        network: nn.Module,
+        network: SegmentationNetwork,
         on_error: OnError,
         image_size: int,
     ) -> None:
@@ -105,7 +105,7 @@ class PartWriter:
             mine = probabilities[start : start + len(boxes)]
             start += len(boxes)
             masks = PictureMasks.of(
-                self.network,  # type: ignore[arg-type]
+                self.network,
                 mine,
                 boxes,
                 task.size[::-1],
@@ -152,7 +152,7 @@ class LabelModule(pl.LightningModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: SegmentationNetwork,
         plan: Plan,
         parts: Parts,
         writer: PartWriter,
@@ -260,7 +260,7 @@ def label_precision(trainer: Mapping[str, Any]) -> str:
 
 
 def label_parts(
-    network: nn.Module,
+    network: SegmentationNetwork,
     plan: Plan,
     parts: Parts,
     options: MaskOptions,

@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from deepmac import __version__
 from deepmac.data.annotations.problems import count_kinds
 from deepmac.errors import ConfigError
@@ -30,14 +28,15 @@ from deepmac.label.review import review_sheet
 from deepmac.label.settings import POLYGON_FORMATS, LabelSettings
 from deepmac.label.stopping import Stopped
 from deepmac.label.writers import FILE_WRITERS, FOLDER_WRITERS, Writing
-from deepmac.models.files import card_of, own_refine, own_threshold
+from deepmac.models.files import own_refine, own_threshold
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.masks import BOXES_PER_STEP, input_size
 
 _VERSION = 2  # of the parts' content
 
 
 def label(
-    model: nn.Module,
+    model: SegmentationNetwork,
     settings: LabelSettings,
     watch: Stopwatch | None = None,
     *,
@@ -86,7 +85,7 @@ def label(
         raise
 
 
-def mask_options(model: nn.Module, settings: LabelSettings) -> MaskOptions:
+def mask_options(model: SegmentationNetwork, settings: LabelSettings) -> MaskOptions:
     """How a model's masks are to be made."""
     return MaskOptions(
         threshold=own_threshold(model) if settings.threshold is None else settings.threshold,
@@ -99,12 +98,11 @@ def mask_options(model: nn.Module, settings: LabelSettings) -> MaskOptions:
 
 
 class _Job:
-    def __init__(self, model: nn.Module, prepared: Prepared) -> None:
+    def __init__(self, model: SegmentationNetwork, prepared: Prepared) -> None:
         self.settings, self.choice, self.plan = prepared.settings, prepared.choice, prepared.plan
         self.out = self.settings.places[1].absolute()
-        card = card_of(model)  # type: ignore[arg-type]
         self.image_size = input_size(model)
-        self.digest = model_digest(model, card.to_dict() if card else {})
+        self.digest = model_digest(model)
         path = self.settings.calibration
         self.calibration = Calibration.read(path, self.digest) if path else None
         self.score: Callable[[float], float] = self.calibration or float

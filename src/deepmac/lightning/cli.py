@@ -13,7 +13,7 @@ import yaml
 from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Timer
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
@@ -36,6 +36,7 @@ from deepmac.lightning.console import quiet_library_chatter, say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.going_on import command_to_go_on
 from deepmac.lightning.peers import is_lost_peer, watch_children
+from deepmac.lightning.private import SettingsCLI, has_checkpoint_files, time_limit
 from deepmac.lightning.rehearsal import rehearse
 from deepmac.lightning.systems import (
     SYSTEMS,
@@ -114,7 +115,7 @@ def run(
     return value
 
 
-class DeepMACCLI(LightningCLI):
+class DeepMACCLI(SettingsCLI):
     """LightningCLI that writes into one run directory and ends ``fit`` with an evaluation."""
 
     command: str
@@ -125,7 +126,7 @@ class DeepMACCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The one that was asked for: each costs the time to look at every signature again."""
-        return {DeepMACCLI.command: LightningCLI.subcommands()[DeepMACCLI.command]}
+        return {DeepMACCLI.command: SettingsCLI.subcommands()[DeepMACCLI.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Named in every saved configuration, so that it runs again by itself."""
@@ -143,12 +144,9 @@ class DeepMACCLI(LightningCLI):
             raise ConfigError(one_sentence(error)) from error
         check_numbers(self.config[self.command])
 
-    def _parse_ckpt_path(self) -> None:
-        """To Lightning a checkpoint overrules the user; to us it stands in for what is not said."""
-
     def before_instantiate_classes(self) -> None:
         """Relative paths of callbacks and loggers are relative to the run directory."""
-        self._dump_config()
+        self.portable_settings()
         settings = self.config[self.subcommand]
         settings.ckpt_path = chosen_checkpoint(settings.get("ckpt_path"), self.run_dir)
         take_precision(settings.trainer)
@@ -190,7 +188,7 @@ class DeepMACCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         DeepMACCLI.running = trainer
         trainer.callbacks[:0] = [Resumption(), StopSignals()]  # type: ignore[attr-defined]
-        if trainer.strategy._checkpoint_io is None:
+        if not has_checkpoint_files(trainer):
             trainer.strategy.checkpoint_io = CheckpointFiles()
         if isinstance(trainer.strategy, XLAReplicas):
             trainer.callbacks.append(FinalEvaluation())  # type: ignore[attr-defined]
@@ -227,7 +225,7 @@ class DeepMACCLI(LightningCLI):
         timers = [c for c in self.trainer.callbacks if isinstance(c, Timer)]  # type: ignore
         if timers and (timers[0].time_remaining() or 0) < 0:
             again = timedelta(seconds=round(timers[0].time_elapsed()))
-            total = again + timedelta(seconds=timers[0]._duration or 0)
+            total = again + timedelta(seconds=time_limit(timers[0]))
             hours, seconds = divmod(total.seconds, 3600)
             text = f"{total.days:02d}:{hours:02d}:{seconds // 60:02d}:{seconds % 60:02d}"
             command = command_to_go_on(self.run_dir, {"trainer.max_time": text})
@@ -280,13 +278,6 @@ def _peer_lost(trainer: Trainer | None, run_dir: Path) -> str:
     if last and last[0] is not None and last[0].is_file():
         text += f"; {last[0]} is whole, to go on: {command_to_go_on(run_dir)}"
     return text
-
-
-def _check_checkpoint(path: str | None) -> None:
-    """Before anything is read: a checkpoint named by its path has to be there."""
-    known_words = path in (None, "last", "best", "hpc") or "://" in str(path)
-    if not known_words and not Path(str(path)).is_file():
-        raise ConfigError(f"ckpt_path={path}: no such file (`last` takes the run directory's own)")
 
 
 class SaveFlatConfig(SaveConfigCallback):

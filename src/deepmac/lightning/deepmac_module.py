@@ -3,61 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepmac.data.batch import Batch
 from deepmac.data.mask_targets import TargetSpec
 from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning.module import NORMALIZATIONS, SegmentationModule
-from deepmac.lightning.optim.optimizer import OptimizerName
-from deepmac.lightning.optim.schedule import ScheduleShape
 from deepmac.lightning.prediction import predict_batch
+from deepmac.lightning.private import trainer_of
+from deepmac.lightning.training import Training
 from deepmac.losses.options import LossOptions
 from deepmac.losses.original import criterion_of
 from deepmac.losses.training_masks import training_boxes, training_mask_logits
 from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.nn.conventions import conventions_of
 from deepmac.nn.deepmac import DeepMAC, is_of_detector
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.ranges import (
     NonNegativeFloat,
     NonNegativeInt,
-    OpenShare,
-    PositiveFloat,
     PositiveInt,
-    Range,
     Share,
 )
 
 
-class DeepMACModule(SegmentationModule):
-    """Trains and evaluates :class:`deepmac.nn.deepmac.DeepMAC`.
+class DeepMACSystem(SegmentationModule):
+    """What is Deep-MAC's own.
 
     Args:
-        num_classes: class slots; null takes the number of categories in the training json.
         normalization: ``imagenet`` or ``centernet_bgr``; null = as the weights were trained.
         min_score: detections below it get no mask and are left out of results.
-        mask_threshold: a pixel belongs to a mask above this probability.
-        init_from: checkpoint or weight file to start from; what did not fit is reported.
-        freeze: ``backbone``: its weights, norms included, stay as they start.
         losses: weights and variants of the losses.
-        optimizer: ``adam`` (AdamW with weight decay; TensorFlow's with ``compat``), ``sgd`` with a
-            momentum of 0.9, or a class: see
-            :func:`deepmac.lightning.optim.optimizer.build_optimizer`.
-        lr: peak learning rate.
         lr_batch_size: images per optimizer step, over all devices, that ``lr`` and
             ``warmup_start_lr`` are meant for; other numbers scale both in proportion. null = never.
         warmup_start_lr: learning rate of the first step.
         warmup_steps: optimizer steps from there to ``lr``.
-        lr_schedule: ``cosine`` to zero at the last step, or ``constant``.
-        weight_decay: above 0, decoupled weight decay (AdamW).
-        adam_epsilon: the original's 1e-7.
-        backbone_lr_factor: learning rate of the backbone relative to ``lr``.
-        channels_last: memory format of images and weights; faster on most devices.
-        compile: run backbone and heads through ``torch.compile``.
         **network: further arguments of the network.
     """
 
@@ -66,24 +50,12 @@ class DeepMACModule(SegmentationModule):
     def __init__(
         self,
         *,
-        num_classes: Annotated[int, Range(1, 1_000_000)] | None = None,
         normalization: Literal["imagenet", "centernet_bgr"] | None = None,
         min_score: Share = 0.0,
-        mask_threshold: OpenShare = 0.5,
-        init_from: str | None = None,
-        freeze: Literal["backbone"] | None = None,
         losses: LossOptions = LossOptions(),  # noqa: B008 - frozen
-        optimizer: OptimizerName = "adam",
-        lr: PositiveFloat = 1e-3,
         lr_batch_size: PositiveInt | None = None,
         warmup_start_lr: NonNegativeFloat = 2.5e-4,
         warmup_steps: NonNegativeInt = 5000,
-        lr_schedule: ScheduleShape = "cosine",
-        weight_decay: NonNegativeFloat = 0.0,
-        adam_epsilon: PositiveFloat = 1e-7,
-        backbone_lr_factor: NonNegativeFloat = 1.0,
-        channels_last: bool = True,
-        compile: bool = False,
         **network: Any,
     ) -> None:
         super().__init__()
@@ -115,7 +87,7 @@ class DeepMACModule(SegmentationModule):
             **self.network_arguments,
         )
 
-    def compile_network(self, network: nn.Module) -> None:
+    def compile_network(self, network: SegmentationNetwork) -> None:
         """Backbone and prediction heads; the mask head's rows change with every batch."""
         assert isinstance(network, DeepMAC)
         network.backbone.compile()
@@ -130,7 +102,7 @@ class DeepMACModule(SegmentationModule):
         """
         found = parse_checkpoint(checkpoint, source="this checkpoint")
         if found.settings.get("detector", True) and not self.hparams["detector"]:
-            if self._trainer is not None and self._trainer.state.fn == "fit":
+            if trainer_of(self) is not None and self.trainer.state.fn == "fit":
                 raise ConfigError(
                     "this training has a detector, whose optimizer state does not go with "
                     "model.detector=false: begin anew from its weights with model.init_from="
@@ -194,3 +166,14 @@ class DeepMACModule(SegmentationModule):
     def _network(self) -> DeepMAC:
         assert isinstance(self.network, DeepMAC), "configure_model has not run"
         return self.network
+
+
+class DeepMACModule(Training, DeepMACSystem):
+    """Trains and evaluates :class:`deepmac.nn.deepmac.DeepMAC`.
+
+    Args:
+        **arguments: of `Training` and of `DeepMACSystem`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)

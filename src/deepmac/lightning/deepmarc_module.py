@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,17 +13,14 @@ from deepmac.data.mask_targets import TargetSpec
 from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning.module import NORMALIZATIONS, SegmentationModule
-from deepmac.lightning.optim.optimizer import OptimizerName
-from deepmac.lightning.optim.schedule import ScheduleShape
 from deepmac.lightning.prediction import predict_batch
+from deepmac.lightning.private import trainer_of
+from deepmac.lightning.training import Training
 from deepmac.lightning.xla import device as xla
 from deepmac.nn.deepmarc.model import DeepMARC
 from deepmac.nn.ranges import (
     NonNegativeFloat,
     NonNegativeInt,
-    OpenShare,
-    PositiveFloat,
-    Range,
 )
 
 _NAMES = {
@@ -54,28 +51,15 @@ class MaskRCNNLossWeights:
     mask_weight: NonNegativeFloat = 1.0
 
 
-class DeepMARCModule(SegmentationModule):
-    """Trains and evaluates :class:`deepmac.nn.deepmarc.model.DeepMARC`.
+class DeepMARCSystem(SegmentationModule):
+    """What is Deep-MARC's own.
 
     Args:
-        num_classes: class slots; null takes the number of categories in the training json.
         normalization: ``imagenet``; null = as the weights were trained.
-        mask_threshold: a pixel belongs to a mask above this probability.
-        init_from: checkpoint or weight file to start from; what did not fit is reported.
-        freeze: ``backbone``: its weights, norms included, stay as they start.
         losses: weights of the losses.
-        optimizer: ``adam`` (AdamW with weight decay), ``sgd`` with a momentum of 0.9, or a class:
-            see :func:`deepmac.lightning.optim.optimizer.build_optimizer`.
-        lr: peak learning rate.
         warmup_start_lr: learning rate of the first step.
         warmup_steps: optimizer steps from there to ``lr``.
-        lr_schedule: ``cosine`` to zero at the last step, ``steps`` or ``constant``.
         lr_drops: optimizer steps at which ``steps`` goes on with a tenth.
-        weight_decay: of every weight; decoupled under ``adam``.
-        adam_epsilon: under ``adam``.
-        backbone_lr_factor: learning rate of the backbone relative to ``lr``.
-        channels_last: memory format of images and weights; faster on most devices.
-        compile: run the backbone through ``torch.compile``.
         **network: further arguments of the network.
     """
 
@@ -86,23 +70,11 @@ class DeepMARCModule(SegmentationModule):
     def __init__(
         self,
         *,
-        num_classes: Annotated[int, Range(1, 1_000_000)] | None = None,
         normalization: Literal["imagenet"] | None = None,
-        mask_threshold: OpenShare = 0.5,
-        init_from: str | None = None,
-        freeze: Literal["backbone"] | None = None,
         losses: MaskRCNNLossWeights = MaskRCNNLossWeights(),
-        optimizer: OptimizerName = "adam",
-        lr: PositiveFloat = 1e-3,
         warmup_start_lr: NonNegativeFloat = 1e-4,
         warmup_steps: NonNegativeInt = 500,
-        lr_schedule: ScheduleShape = "cosine",
         lr_drops: list[NonNegativeInt] | None = None,
-        weight_decay: NonNegativeFloat = 0.0,
-        adam_epsilon: PositiveFloat = 1e-7,
-        backbone_lr_factor: NonNegativeFloat = 1.0,
-        channels_last: bool = True,
-        compile: bool = False,
         **network: Any,
     ) -> None:
         super().__init__()
@@ -131,7 +103,7 @@ class DeepMARCModule(SegmentationModule):
     def setup(self, stage: str) -> None:
         """See :class:`SegmentationModule`."""
         super().setup(stage)
-        if xla.runs_on(self._trainer):
+        if xla.runs_on(trainer_of(self)):
             raise ConfigError(
                 "Deep-MARC has shapes that depend on the image, for which XLA would compile every "
                 "step: use a CPU or GPU, or Deep-MAC (model=deepmac)"
@@ -163,6 +135,17 @@ class DeepMARCModule(SegmentationModule):
     def _network(self) -> DeepMARC:
         assert isinstance(self.network, DeepMARC), "configure_model has not run"
         return self.network
+
+
+class DeepMARCModule(Training, DeepMARCSystem):
+    """Trains and evaluates :class:`deepmac.nn.deepmarc.model.DeepMARC`.
+
+    Args:
+        **arguments: of `Training` and of `DeepMARCSystem`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
 
 
 def targets_of(batch: Batch) -> list[dict[str, Tensor]]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Self
 
 import pytorch_lightning as pl
 import timm
 import torch
-from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 
 from deepmac.class_map import ClassMap
@@ -26,8 +23,8 @@ from deepmac.lightning.callbacks.evaluation import gather
 from deepmac.lightning.checkpoint_files import NotFinite, not_finite_part
 from deepmac.lightning.console import say
 from deepmac.lightning.datamodule import CocoDataModule
-from deepmac.lightning.optim.optimizer import build_optimizer, optimizer_path
-from deepmac.lightning.optim.schedule import learning_rate_factor
+from deepmac.lightning.optim.optimizer import optimizer_path
+from deepmac.lightning.private import trainer_of
 from deepmac.lightning.xla import device as xla
 from deepmac.lightning.xla.step_watch import LossNotFinite, StepWatch, not_finite, refuse_on_xla
 from deepmac.models.checkpoint import parse_checkpoint
@@ -35,6 +32,7 @@ from deepmac.models.initial_weights import load_initial_weights
 from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET
 from deepmac.nn.extensions import import_named
 from deepmac.nn.inference import require_finite_weights
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.ranges import check_arguments
 from deepmac.nn.replicas import ALONE, Replicas, distributed_sum, share
 
@@ -47,11 +45,8 @@ class SegmentationModule(pl.LightningModule, ABC):
     A subclass keeps its constructor's arguments in ``hparams``, hands those that it does not know
     to its network (jsonargparse reads their names, types and defaults there), and says three
     things: which network they describe, what its losses on a batch are, and what it answers on a
-    batch. The network has ``backbone`` (with ``size_divisor``) and ``normalize``. Settings read
-    here:
-    ``num_classes, normalization, init_from, channels_last, compile, lr, warmup_start_lr,
-    warmup_steps, lr_schedule, weight_decay, adam_epsilon, backbone_lr_factor``, and ``lr_drops``
-    where there is one.
+    batch. Settings read here: ``num_classes, normalization, init_from, freeze, channels_last,
+    compile``; those of the optimizer are read by :class:`~deepmac.lightning.training.Training`.
 
     Attributes:
         system: the name under which configurations and checkpoints know the subclass.
@@ -67,13 +62,13 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network: nn.Module | None = None
+        self.network: SegmentationNetwork | None = None
         self.class_map: ClassMap | None = None
         self._fresh_weights = True
         self._watch: StepWatch | None = None
         self.replicas: Replicas = ALONE
 
-    def keep_network_arguments(self, kind: type[nn.Module]) -> None:
+    def keep_network_arguments(self, kind: type[SegmentationNetwork]) -> None:
         """Complete ``hparams`` by the arguments that the network's constructor fills in.
 
         Raises:
@@ -88,7 +83,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         # A subclass may hand everything on.
         kinds = [k for k in type(self).__mro__ if issubclass(k, SegmentationModule)]
         own = {name for k in kinds for name in inspect.signature(k).parameters}
-        check_arguments("model", self.hparams, type(self))
+        check_arguments("model", self.hparams, *kinds)
         check_arguments("model", {n: v for n, v in self.hparams.items() if n not in own}, kind)
 
     def import_extensions(self) -> None:
@@ -105,7 +100,7 @@ class SegmentationModule(pl.LightningModule, ABC):
             raise ConfigError(str(error)) from error
 
     @abstractmethod
-    def make_network(self, num_classes: int) -> nn.Module:
+    def make_network(self, num_classes: int) -> SegmentationNetwork:
         """The network of ``network_arguments``.
 
         Raises:
@@ -129,9 +124,9 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     def configure_model(self) -> None:
         """Build the network for the trainer's data set; a checkpoint brings its own classes."""
-        if self.network is None and self._trainer is not None:
+        if self.network is None and trainer_of(self) is not None:
             self.build(self._data.class_map)
-            check_image_size(self.network, self.hparams, self._data.hparams["image_size"])
+            check_image_size(self._built, self.hparams, self._data.hparams["image_size"])
             if self._data.hparams["mask_oversampling"] != 1 and not self.resamples_masks:
                 raise ConfigError(
                     "data.mask_oversampling is for Deep-MARC: Deep-MAC learns from masks of its "
@@ -149,7 +144,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         self.class_map = class_map
         try:
             with torch.device("cpu"):  # the same initial weights on every device
-                network: Any = self.make_network(len(class_map))
+                network = self.make_network(len(class_map))
         except ValueError as error:
             raise ConfigError(str(error)) from error
         if settings["init_from"] and self._fresh_weights:
@@ -175,9 +170,9 @@ class SegmentationModule(pl.LightningModule, ABC):
             _pretrained_part(self._built).eval()
         return self
 
-    def compile_network(self, network: nn.Module) -> None:
+    def compile_network(self, network: SegmentationNetwork) -> None:
         """Put the parts that gain from it through ``torch.compile``."""
-        network.backbone.compile()  # type: ignore[operator, union-attr]
+        network.backbone.compile()
 
     # Training.
 
@@ -220,12 +215,12 @@ class SegmentationModule(pl.LightningModule, ABC):
         """Refuse what XLA cannot do; there, watch the steps from the device."""
         self._watch = None
         self.replicas = ALONE
-        if xla.runs_on(self._trainer):
+        if xla.runs_on(trainer_of(self)):
             self.replicas = Replicas(self.trainer.world_size, xla.all_reduce_sum, xla.recompute)
             refuse_on_xla(self.trainer, self.hparams)
             if stage == "fit":
                 self._watch = StepWatch(self.trainer)
-        elif self._trainer is not None and self.trainer.world_size > 1:
+        elif trainer_of(self) is not None and self.trainer.world_size > 1:
             self.replicas = Replicas(self.trainer.world_size, distributed_sum)
 
     def on_fit_start(self) -> None:
@@ -250,69 +245,6 @@ class SegmentationModule(pl.LightningModule, ABC):
             "no background and will find too much; add exhaustive images, take unmarked places "
             "for background (data.exhaustive=true), or ask for masks in given boxes alone"
         )
-
-    def configure_optimizers(self) -> Any:
-        """The optimizer with linear warm-up and the decay that was asked for."""
-        settings = self.hparams
-        network = self._built
-        backbone = {id(p) for p in network.backbone.parameters()}
-        learning = [p for p in self.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {
-                "params": [p for p in learning if id(p) in backbone],
-                "lr": settings["lr"] * settings["backbone_lr_factor"],
-            },
-            {"params": [p for p in learning if id(p) not in backbone]},
-        ]
-        optimizer = build_optimizer([group for group in groups if group["params"]], settings)
-        for group in optimizer.param_groups:
-            group["lr"] *= self._lr_scale()
-        factor = partial(
-            learning_rate_factor,
-            total_steps=self._total_steps(),
-            warmup_steps=settings["warmup_steps"],
-            warmup_factor=settings["warmup_start_lr"] / settings["lr"],
-            shape=settings["lr_schedule"],
-            drops=settings.get("lr_drops") or (),
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: factor(step, time_share=self._time_share())
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def _lr_scale(self) -> float:
-        """From the batch that ``lr`` is meant for to the one of this run."""
-        meant = self.hparams.get("lr_batch_size")
-        trainer = self.trainer
-        if not meant:
-            return 1.0
-        images = self._data.hparams["batch_size"] * trainer.accumulate_grad_batches
-        return float(images * trainer.world_size / meant)
-
-    def _total_steps(self) -> float:
-        """Optimizer steps of the whole training; infinite where only time limits it."""
-        trainer = self.trainer
-        limits = [float("inf")]
-        if trainer.max_steps > 0:
-            limits.append(trainer.max_steps)
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            per_epoch = math.ceil(self._data.batches_per_epoch / trainer.accumulate_grad_batches)
-            limits.append(trainer.max_epochs * per_epoch)
-        return min(limits)
-
-    def _time_share(self) -> float | None:
-        """The part of ``trainer.max_time`` that training has used, resumed runs included."""
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        timers = [one for one in callbacks if isinstance(one, Timer)]
-        shares = [
-            timer.time_elapsed() / (timer.time_elapsed() + remaining)
-            for timer in timers
-            if (remaining := timer.time_remaining()) is not None
-        ]
-        return min(1.0, *shares) if shares else None
 
     # Evaluation and prediction; callbacks turn the returned predictions into metrics and files.
 
@@ -439,7 +371,7 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     def _pace(self) -> position.Pace | None:
         """While training."""
-        if self._trainer is None or self._trainer.state.fn != "fit":
+        if trainer_of(self) is None or self.trainer.state.fn != "fit":
             return None
         images = self._data.hparams["batch_size"] * self.trainer.world_size
         return position.Pace(images, self._data.batches_per_epoch)
@@ -449,7 +381,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
 
     @property
-    def _built(self) -> Any:
+    def _built(self) -> SegmentationNetwork:
         assert self.network is not None, "configure_model has not run"
         return self.network
 
@@ -460,7 +392,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         return images
 
 
-def check_image_size(network: Any, settings: Mapping[str, Any], size: int) -> None:
+def check_image_size(network: SegmentationNetwork, settings: Mapping[str, Any], size: int) -> None:
     """Pictures of which the backbone can make whole maps.
 
     Raises:
@@ -474,7 +406,7 @@ def check_image_size(network: Any, settings: Mapping[str, Any], size: int) -> No
         )
 
 
-def _pretrained_part(network: Any) -> Any:
+def _pretrained_part(network: SegmentationNetwork) -> Any:
     """What a backbone's weights are for; a pyramid on it starts fresh and has to learn."""
     backbone = network.backbone
     return getattr(backbone, "body", getattr(backbone, "network", backbone))

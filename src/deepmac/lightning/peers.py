@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from pytorch_lightning.strategies.launchers import subprocess_script
+
+from deepmac.lightning.private import observe_processes
 
 _STOPPED = {128 + signal.SIGTERM, 128 + signal.SIGINT}
 _LOST = re.compile(r"gloo/transport|Connection (closed|reset) by peer|NCCL|process group", re.I)
@@ -40,7 +41,7 @@ def watch_children(sentence: Callable[[], str]) -> None:
     def launch(children: list[subprocess.Popen[bytes]]) -> None:
         threading.Thread(target=_watch, args=(children, sentence), daemon=True).start()
 
-    subprocess_script._launch_process_observer = launch  # type: ignore[assignment]
+    observe_processes(launch)
 
 
 def _watch(children: Sequence[subprocess.Popen[bytes]], sentence: Callable[[], str]) -> None:

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deepmac.errors import ConfigError, one_sentence
 from deepmac.lightning.module import SegmentationModule, check_image_size
 from deepmac.lightning.optim.optimizer import build_optimizer
+from deepmac.nn.network import SegmentationNetwork
 
 
 def rehearse(module: SegmentationModule, image_size: int, *, training: bool = True) -> str:
@@ -46,7 +47,7 @@ def rehearse(module: SegmentationModule, image_size: int, *, training: bool = Tr
     return _told(module.system, settings, network, image_size)
 
 
-def _without_memory(module: SegmentationModule) -> Any:
+def _without_memory(module: SegmentationModule) -> SegmentationNetwork:
     given = module.network_arguments
     module.network_arguments = {**given, "weights": None}
     try:
@@ -60,7 +61,7 @@ def _without_memory(module: SegmentationModule) -> Any:
         module.network_arguments = given
 
 
-def _told(system: str, settings: Mapping[str, Any], network: Any, size: int) -> str:
+def _told(system: str, settings: Mapping[str, Any], network: SegmentationNetwork, size: int) -> str:
     count = sum(p.numel() for p in network.parameters()) / 1e6
     text = f"{system}: {settings['backbone']} and mask head {settings['mask_head']}, "
     text += f"{count:.1f} M parameters"

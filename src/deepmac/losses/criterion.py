@@ -14,7 +14,7 @@ from deepmac.losses.center_targets import CenterTargets, center_targets
 from deepmac.losses.options import LossOptions
 from deepmac.losses.second_view import SecondView, Teacher
 from deepmac.losses.weak import WeakLosses, cross_entropy, dice
-from deepmac.nn.centernet import read_cells
+from deepmac.nn.centernet import cells_inside, read_cells
 from deepmac.nn.deepmac import StageOutput
 from deepmac.nn.replicas import ALONE, Replicas
 
@@ -188,14 +188,7 @@ def supervised_cells(true_sizes: Tensor, ignore: Tensor, stride: int) -> Tensor:
     Returns:
         (B, 1, h, w) float 0 or 1.
     """
-    height, width = ignore.shape[-2:]
-    rows = torch.arange(height, device=ignore.device)
-    columns = torch.arange(width, device=ignore.device)
-    cells = torch.div(true_sizes + stride - 1, stride, rounding_mode="floor")
-    inside_y = rows[None, :] < cells[:, 0:1]
-    inside_x = columns[None, :] < cells[:, 1:2]
-    inside = inside_y[:, :, None] & inside_x[:, None, :] & ~ignore
-    return inside[:, None].float()
+    return (cells_inside(true_sizes, ignore, stride) & ~ignore[:, None]).float()
 
 
 def closed_cells(heatmap: Tensor, open_classes: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepmac.errors import ConfigError, UserError
 from deepmac.files import write_atomically
@@ -21,8 +21,8 @@ from deepmac.models.place import CONFIG, WEIGHTS, model_file
 from deepmac.models.refining import Refine
 from deepmac.nn.deepmac import DeepMAC, is_of_detector
 from deepmac.nn.deepmarc.model import DeepMARC
+from deepmac.nn.network import SegmentationNetwork
 
-Network = DeepMAC | DeepMARC
 NETWORKS: dict[str, type[DeepMAC] | type[DeepMARC]] = {"deepmac": DeepMAC, "deepmarc": DeepMARC}
 
 INITIALISATION = "deepmac-initialisation-1"
@@ -33,7 +33,7 @@ _MAX_CONFIG = 1 << 20
 
 def load_model(
     path_or_name: str | Path, *, device: str | torch.device = "cpu", detector: bool = True
-) -> Network:
+) -> SegmentationNetwork:
     """A network with its weights, in eval mode.
 
     Nothing in the file is executed.
@@ -77,7 +77,7 @@ def load_model(
     return model.to(device).eval()
 
 
-def build_model(card: ModelCard, *, source: str) -> Network:
+def build_model(card: ModelCard, *, source: str) -> SegmentationNetwork:
     """The network that a card describes, with fresh weights.
 
     Raises:
@@ -89,28 +89,27 @@ def build_model(card: ModelCard, *, source: str) -> Network:
             f"not know: it has {' and '.join(NETWORKS)}"
         )
     try:
-        model: Network = NETWORKS[card.system](
+        model = NETWORKS[card.system](
             num_classes=len(card.class_map), normalization=card.normalization, **card.network
         )
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{source} describes no network that can be built: {error}") from error
-    model.__dict__["card"] = card
+    model.card = card
     return model
 
 
-def card_of(model: nn.Module) -> ModelCard | None:
+def card_of(model: SegmentationNetwork) -> ModelCard | None:
     """What :func:`load_model` or :func:`build_model` knows about a network beside its weights."""
-    card = model.__dict__.get("card")
-    return card if isinstance(card, ModelCard) else None
+    return model.card if isinstance(model.card, ModelCard) else None
 
 
-def own_threshold(model: nn.Module) -> float:
+def own_threshold(model: SegmentationNetwork) -> float:
     """Above which probability a pixel is of the mask; 0.5 where the model does not say."""
     card = card_of(model)
     return card.mask_threshold if card else 0.5
 
 
-def own_refine(model: nn.Module) -> Refine:
+def own_refine(model: SegmentationNetwork) -> Refine:
     """How its masks are refined; not at all where the model does not say."""
     card = card_of(model)
     return card.refine if card else "none"

@@ -13,12 +13,13 @@ import torch
 from deepmac.errors import UserError
 from deepmac.files import new_folder, refuse_existing
 from deepmac.models.card import ModelCard
-from deepmac.models.files import CONFIG, WEIGHTS, Network, card_of, load_model, write_model
+from deepmac.models.files import CONFIG, WEIGHTS, card_of, load_model, write_model
+from deepmac.nn.network import SegmentationNetwork
 
 _CARD_LIST = 40  # class names that the model card spells out
 
 
-def save_pretrained(model: Network, folder: str | Path) -> Path:
+def save_pretrained(model: SegmentationNetwork, folder: str | Path) -> Path:
     """Write a network for :func:`from_pretrained` and ``load_model``.
 
     Args:
@@ -49,7 +50,7 @@ def from_pretrained(
     revision: str | None = None,
     local_files_only: bool = False,
     device: str | torch.device = "cpu",
-) -> Network:
+) -> SegmentationNetwork:
     """A network from a local folder (never asks the network), or from the Hub.
 
     Args:
@@ -88,7 +89,7 @@ def from_pretrained(
 
 
 def push_to_hub(
-    model: Network,
+    model: SegmentationNetwork,
     repository: str,
     *,
     private: bool = False,

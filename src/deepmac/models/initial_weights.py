@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError
 from deepmac.models.weights import WeightFile, read_weight_file
 from deepmac.nn.deepmarc.weights import is_mask_rcnn, torchvision_names
+from deepmac.nn.network import SegmentationNetwork
 
 _CLASS_ROWS = re.compile(r"heads\.\d+\.heatmap\.2\.(weight|bias)")
 """Tensors with one row per class slot."""
 
 
 def load_initial_weights(
-    network: nn.Module, path: str, *, normalization: str | None, class_map: ClassMap | None = None
+    network: SegmentationNetwork,
+    path: str,
+    *,
+    normalization: str | None,
+    class_map: ClassMap | None = None,
 ) -> list[str]:
     """Copy every tensor of ``path`` whose name and shape the network has.
 
@@ -50,14 +55,14 @@ def load_initial_weights(
             "check model.backbone"
         )
     if stored_normalization is not None:
-        current = network.normalize.normalization  # type: ignore[union-attr]
+        current = network.normalize.normalization
         if normalization is not None and current != stored_normalization:
             raise ConfigError(
                 f"model.init_from={path} was trained with pixel mean {stored_normalization.mean} "
                 f"and deviation {stored_normalization.std}, which model.normalization="
                 f"{normalization} contradicts: set it to null"
             )
-        network.normalize.set(stored_normalization)  # type: ignore[union-attr, operator]
+        network.normalize.set(stored_normalization)
     network.load_state_dict({**own, **matched})
     missing = sorted(own.keys() - matched.keys())
     unused = sorted(state.keys() - matched.keys())
@@ -115,8 +120,8 @@ def _rows_by_name(
     return moved, len(pairs)
 
 
-def _other_compat(path: str, network: nn.Module, file: WeightFile) -> list[str]:
-    ours = network.conventions.compat  # type: ignore[union-attr]
+def _other_compat(path: str, network: SegmentationNetwork, file: WeightFile) -> list[str]:
+    ours = network.conventions.compat
     if "compat" not in file.settings or file.settings["compat"] == ours:
         return []
     theirs = file.settings["compat"]

@@ -18,6 +18,7 @@ from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone, upsamp
 from deepmac.nn.initialization import initialize_weights
 from deepmac.nn.norm import BatchNorm2d
 from deepmac.nn.pretrained import load_pretrained, package_tensors, read_tensors
+from deepmac.nn.ranges import check_sides
 
 
 @dataclass(frozen=True)
@@ -234,12 +235,7 @@ class TimmPyramid(Backbone):
         initialize_weights(self.smooth)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        height, width = images.shape[-2:]
-        if height % self.size_divisor or width % self.size_divisor:
-            raise ValueError(
-                f"images of {height} x {width} pixels do not fit this backbone: "
-                f"both sides must be multiples of {self.size_divisor}."
-            )
+        check_sides(images, self.size_divisor, "this backbone")
         features = self.network(images)
         merged: Tensor | None = None
         for index, lateral in zip(reversed(self.levels), reversed(self.laterals), strict=True):

@@ -138,7 +138,7 @@ def decode_detections(
     """
     probabilities = heatmap_logits.float().sigmoid()
     if true_sizes is not None:
-        probabilities = probabilities * _inside(true_sizes, probabilities, stride)
+        probabilities = probabilities * cells_inside(true_sizes, probabilities, stride)
     return decode_peaks(
         find_peaks(probabilities),
         size,
@@ -220,9 +220,9 @@ def read_cells(maps: Tensor, cell: Tensor) -> Tensor:
     return flat.gather(2, cell.unsqueeze(1).expand(-1, flat.shape[1], -1)).transpose(1, 2)
 
 
-def _inside(true_sizes: Tensor, maps: Tensor, stride: int) -> Tensor:
-    """(B, 1, h, w) bool: cells that begin within the true image."""
-    height, width = maps.shape[2:]
+def cells_inside(true_sizes: Tensor, maps: Tensor, stride: int) -> Tensor:
+    """(B, 1, h, w) bool: cells of (..., h, w) that begin within images of ``true_sizes`` (B, 2)."""
+    height, width = maps.shape[-2:]
     rows = torch.arange(height, device=maps.device) * stride
     columns = torch.arange(width, device=maps.device) * stride
     inside_rows = rows < true_sizes[:, :1]

@@ -14,10 +14,10 @@ from deepmac.nn.backbones import Normalization, Normalize, build_backbone
 from deepmac.nn.centernet import CenterNetHeads, Detections, HeadSpec, decode_detections
 from deepmac.nn.conventions import Compat, conventions_of
 from deepmac.nn.full_resolution import original_box_crops
-from deepmac.nn.mask_heads import build_mask_head
-from deepmac.nn.network import static_shapes
+from deepmac.nn.mask_heads import build_mask_head, check_mask_size
+from deepmac.nn.network import SegmentationNetwork, static_shapes
 from deepmac.nn.ranges import Range, Share, Width
-from deepmac.nn.roi_crop import CropImpl, bounded_boxes, grow_boxes, roi_crop
+from deepmac.nn.roi_crop import CropImpl, bounded_boxes, box_coordinates, roi_crop
 
 # These heads take the instance embedding as parameters (or project it): never concatenated.
 _EMBEDDING_IS_NOT_AN_INPUT = ("cond_inst1", "cond_inst2", "cond_inst3", "embedding_projection")
@@ -90,7 +90,7 @@ def is_of_detector(name: str) -> bool:
     return _DETECTOR.match(name) is not None
 
 
-class DeepMAC(nn.Module):
+class DeepMAC(SegmentationNetwork):
     """Boxes, classes and class-agnostic masks from one pass over the image (paper section 4).
 
     Args:
@@ -180,6 +180,7 @@ class DeepMAC(nn.Module):
         self.stride = self.backbone.stride
         self.mask_size = mask_size
         self.box_margin = box_margin
+        self.frame_scale = 1 + 2 * box_margin
         self.detector = detector
         self.use_xy = use_xy
         self.full_resolution = predict_full_resolution_masks
@@ -203,12 +204,8 @@ class DeepMAC(nn.Module):
         self.mask_head = build_mask_head(
             mask_head, in_channels, num_init_channels, mask_size, conventions=self.conventions
         )
-        divisor = self.mask_head.size_divisor
-        if mask_size % divisor and not self.full_resolution:
-            raise ValueError(
-                f"mask_head={mask_head} needs a mask_size that is a multiple of {divisor}, not "
-                f"{mask_size}"
-            )
+        if not self.full_resolution:
+            check_mask_size(mask_head, mask_size, self.mask_head.size_divisor)
 
     def forward(self, images: Tensor) -> list[StageOutput]:
         """Every head on every backbone output; the last one is the network's answer.
@@ -221,7 +218,7 @@ class DeepMAC(nn.Module):
             ValueError: H or W is not such a multiple.
         """
         stages = []
-        for heads, features in zip(self.heads, self._maps(images), strict=True):
+        for heads, features in zip(self.heads, self.features(images), strict=True):
             out = heads(features)
             stages.append(StageOutput(**dict.fromkeys(StageOutput._fields) | out))
         return stages
@@ -233,7 +230,7 @@ class DeepMAC(nn.Module):
         """
         last = self.heads[-1]
         assert isinstance(last, CenterNetHeads)
-        return LazyStage(last, self._maps(images)[-1])
+        return LazyStage(last, self.features(images)[-1])
 
     def mask_logits(self, stage: Stage, boxes: Tensor, valid: Tensor | None = None) -> Tensor:
         """Mask logits of given boxes.
@@ -287,9 +284,16 @@ class DeepMAC(nn.Module):
             logits = self._cut_out(logits, boxes)
         return logits.float().sigmoid()
 
-    def mask_frames(self, boxes: Tensor) -> Tensor:
-        """What the masks of (..., 4) xyxy boxes cover: the boxes and their ``box_margin``."""
-        return grow_boxes(boxes, 1 + 2 * self.box_margin)
+    @property
+    def answer_size(self) -> int:
+        """See :class:`SegmentationNetwork`."""
+        return self.postprocess_crop_size if self.full_resolution else self.mask_size
+
+    def inference_parts(self) -> list[nn.Module]:
+        """See :class:`SegmentationNetwork`."""
+        last = self.heads[-1]
+        assert isinstance(last, CenterNetHeads)
+        return [self.backbone, *last.values(), self.mask_head]
 
     def detect(self, stage: Stage, true_sizes: Tensor | None = None) -> Detections:
         """The best ``max_detections`` boxes of each image; see ``decode_detections``.
@@ -329,17 +333,6 @@ class DeepMAC(nn.Module):
         )
         return crops.reshape(*boxes.shape[:2], size, size)
 
-    def _maps(self, images: Tensor) -> list[Tensor]:
-        divisor = self.backbone.size_divisor
-        height, width = images.shape[-2:]
-        if height % divisor or width % divisor:
-            raise ValueError(
-                f"images of {height}x{width} pixels do not fit this backbone: "
-                f"both sides must be multiples of {divisor}"
-            )
-        maps: list[Tensor] = self.backbone(self.normalize(images))
-        return maps
-
     def _pixel_inputs(self, stage: Stage, boxes: Tensor) -> Tensor:
         """(B, N, 2 + E, S, S): coordinates (y, x), then the cropped pixel embedding."""
         batch, count = boxes.shape[:2]
@@ -368,10 +361,8 @@ class DeepMAC(nn.Module):
         batch, count, _, height, width = pixel.shape
         device = pixel.device
         if not self.full_resolution or self.conventions.full_resolution_xy == "absolute":
-            far = 1 + 2 * self.box_margin
-            y = torch.linspace(-far, far, height, device=device)[:, None].expand(height, width)
-            x = torch.linspace(-far, far, width, device=device)[None, :].expand(height, width)
-            return torch.stack([y, x]).expand(batch, count, 2, height, width)
+            grid = box_coordinates(height, width, far=self.frame_scale, device=device)
+            return grid.expand(batch, count, 2, height, width)
         centre_x = (boxes[..., 0] + boxes[..., 2]) / (2 * self.stride * width)
         centre_y = (boxes[..., 1] + boxes[..., 3]) / (2 * self.stride * height)
         y = torch.linspace(0, 1, height, device=device) - centre_y[..., None]

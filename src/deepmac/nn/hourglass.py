@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.initialization import initialize_weights
 from deepmac.nn.norm import BatchNorm2d, NormOptions
+from deepmac.nn.ranges import check_sides
 from deepmac.nn.recompute import recomputed
 from deepmac.nn.replicas import ALONE, Replicas
 
@@ -176,12 +177,7 @@ class HourglassNetwork(nn.Module):
         Raises:
             ValueError: H or W is not a multiple of ``size_divisor``.
         """
-        height, width = x.shape[-2:]
-        if height % self.size_divisor or width % self.size_divisor:
-            raise ValueError(
-                f"an input of {height}x{width} does not fit this hourglass: "
-                f"both sides must be multiples of {self.size_divisor}"
-            )
+        check_sides(x, self.size_divisor, "this hourglass")
         x = self.input_block(x, valid)
         results: list[Tensor] = []
         for index, (stack, output) in enumerate(zip(self.stacks, self.outputs, strict=True)):

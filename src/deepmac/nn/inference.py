@@ -16,15 +16,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from deepmac.errors import UserError
 from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.norm import BatchNorm2d
 
 Precision = Literal["auto", "32", "bf16"]
 """``32``: float32. ``bf16``: convolutions in bfloat16. ``auto``: the second where the device
 computes in it, the first elsewhere."""
 
-N = TypeVar("N", bound=nn.Module)
+N = TypeVar("N", bound=SegmentationNetwork)
 
-_PREPARED = "_prepared_for"
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # subclasses that turn their weights into others are not
 _NORMS = (nn.BatchNorm2d, BatchNorm2d)
 
@@ -45,7 +45,7 @@ def for_inference(network: N, precision: Precision = "32") -> N:
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision is {', '.join(get_args(Precision))}, not {precision!r}")
-    if _PREPARED in network.__dict__:
+    if network.prepared is not None:
         return network
     require_finite_weights(network)
     device = next(network.parameters()).device
@@ -55,11 +55,11 @@ def for_inference(network: N, precision: Precision = "32") -> N:
         _fold_norms(prepared)
         if device.type in ("cpu", "cuda"):
             prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            for part in _parts(prepared):
+            for part in prepared.inference_parts():
                 part.register_forward_pre_hook(_channels_last)
         if kind == "bf16":
             _to_bfloat16(prepared)
-    prepared.__dict__[_PREPARED] = kind
+    prepared.prepared = kind
     return prepared
 
 
@@ -75,12 +75,6 @@ def require_finite_weights(network: nn.Module) -> None:
                 f"the model's weights are not finite ({name}): its training has diverged; give an "
                 "earlier checkpoint"
             )
-
-
-def prepared_precision(network: nn.Module) -> Literal["32", "bf16"] | None:
-    """What a copy of :func:`for_inference` computes in; None for other networks."""
-    kind: Literal["32", "bf16"] | None = network.__dict__.get(_PREPARED)
-    return kind
 
 
 def resolved(precision: Precision, device: torch.device) -> Literal["32", "bf16"]:
@@ -100,13 +94,6 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(bool(getattr(torch.cpu, flag, bool)()) for flag in flags)
 
 
-def _parts(network: Any) -> list[nn.Module]:
-    """Where the convolutions are."""
-    if isinstance(network, DeepMAC):
-        return [network.backbone, *network.heads[-1].values(), network.mask_head]  # type: ignore[operator, union-attr]
-    return [network.backbone, network.roi_heads.mask_head, network.roi_heads.mask_predictor]
-
-
 def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(
         value.contiguous(memory_format=torch.channels_last)
@@ -116,9 +103,9 @@ def _channels_last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...
     )
 
 
-def _to_bfloat16(network: nn.Module) -> None:
+def _to_bfloat16(network: SegmentationNetwork) -> None:
     """Convolutions; crops, boxes and what is exponential stay wide."""
-    for part in _parts(network):
+    for part in network.inference_parts():
         part.to(torch.bfloat16)
         part.register_forward_pre_hook(_narrow)
         if not isinstance(network, DeepMAC):
@@ -151,7 +138,7 @@ class _Through(nn.Module):
         return x
 
 
-def _fold_norms(network: Any) -> None:
+def _fold_norms(network: SegmentationNetwork) -> None:
     """Fold each norm that a convolution feeds; all or nothing, as the answers tell."""
     divisor = int(network.backbone.size_divisor)
     side = divisor * -(-64 // divisor)
@@ -167,7 +154,7 @@ def _fold_norms(network: Any) -> None:
         network.__dict__.update(held.__dict__)
 
 
-def _answers(network: Any, image: Tensor) -> Tensor:
+def _answers(network: SegmentationNetwork, image: Tensor) -> Tensor:
     side = image.shape[-1]
     boxes = image.new_tensor([[[1.0, 2.0, side / 2, side - 3]]])
     labels = torch.zeros(1, 1, dtype=torch.int64, device=image.device)
@@ -176,7 +163,7 @@ def _answers(network: Any, image: Tensor) -> Tensor:
     return masks
 
 
-def _pairs(network: Any, image: Tensor) -> list[tuple[str, str]]:
+def _pairs(network: SegmentationNetwork, image: Tensor) -> list[tuple[str, str]]:
     """Names of (convolution, norm) where the second takes what the first gives, once."""
     outputs: dict[int, tuple[str, Tensor]] = {}
     pairs: list[tuple[str, str]] = []

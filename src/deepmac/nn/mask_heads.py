@@ -92,17 +92,16 @@ def build_mask_head(
     )
 
 
-def required_instance_dim(name: str, in_channels: int, width: int) -> int | None:
-    """Channels the instance embedding must have for a head; None where any number will do.
+def check_mask_size(name: str, mask_size: int, divisor: int) -> None:
+    """Refuse masks that the head ``name`` cannot make.
 
-    Args:
-        name: one of ``MASK_HEADS``.
-        in_channels: channels of the pixel part, coordinates included.
-        width: ``num_init_channels``.
+    Raises:
+        ValueError: their side is no multiple of ``divisor``.
     """
-    if name in COND_INST_HEADS:
-        return sum(i * o + o for i, o in _cond_inst_layers(in_channels, width, name))
-    return in_channels if name == "embedding_projection" else None
+    if mask_size % divisor:
+        raise ValueError(
+            f"mask_head={name} needs a mask_size that is a multiple of {divisor}, not {mask_size}"
+        )
 
 
 class MaskHead(nn.Module):

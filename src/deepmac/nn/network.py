@@ -1,46 +1,67 @@
-"""What Deep-MAC and Deep-MARC have in common for those who use them."""
+"""What Deep-MAC and Deep-MARC have in common: the one notion of a network in this project."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from deepmac.nn.backbones import Normalize
 from deepmac.nn.centernet import Detections
-from deepmac.nn.conventions import Conventions
+from deepmac.nn.conventions import TODAY, Conventions
+from deepmac.nn.ranges import check_sides
+from deepmac.nn.roi_crop import grow_boxes
 
 
-class SegmentationNetwork(Protocol):
+class SegmentationNetwork(nn.Module, ABC):
     """Boxes, classes and masks from one pass over the images; masks of any boxes besides.
 
-    ``network(images)`` gives stages, the best last; a stage is all that is kept of the images.
+    ``network(images)`` gives stages, the best last; a stage is all that is kept of the images, and
+    each network's own business.
 
     Attributes:
+        backbone: with ``size_divisor``, what both sides of the images must be multiples of.
+        normalize: of the pixels.
+        num_classes: class slots.
+        stride: input pixels per cell of the finest map.
+        mask_size: side of the mask head's answer, cells.
+        frame_scale: side of what masks cover, in boxes: see :meth:`mask_frames`.
+        max_detections: boxes that :meth:`detect` gives for each image.
         detector: whether :meth:`detect` finds anything; masks of given boxes work either way.
         conventions: today's, or those of a TensorFlow original.
-        num_classes: class slots.
-        max_detections: boxes that :meth:`detect` gives for each image.
+        card: what is known of it beside its weights, a ``deepmac.models.card.ModelCard``; None
+            where it did not come from a file.
+        prepared: what a copy of :func:`deepmac.nn.inference.for_inference` computes in; None for
+            other networks.
     """
 
-    detector: bool
-    conventions: Conventions
+    backbone: Any
+    normalize: Normalize
     num_classes: int
+    stride: int
+    mask_size: int
+    frame_scale: float
     max_detections: int
+    detector: bool = True
+    conventions: Conventions = TODAY
+    card: object | None = None
+    prepared: Literal["32", "bf16"] | None = None
 
-    def __call__(self, images: Tensor) -> Sequence[Any]:
-        """(B, 3, H, W) RGB, uint8 or float in 0..255, to the stages."""
-        ...
-
+    @abstractmethod
     def last_stage(self, images: Tensor) -> Any:
-        """The last stage alone; what of it is read is computed when it is, and nothing else."""
-        ...
+        """The last stage alone; what of it is read is computed when it is, and nothing else.
 
+        Args:
+            images: (B, 3, H, W) RGB, uint8 or float in 0..255.
+        """
+
+    @abstractmethod
     def detect(self, stage: Any, true_sizes: Tensor | None = None) -> Detections:
         """The best boxes of each image, clipped to ``true_sizes`` (B, 2) (height, width)."""
-        ...
 
+    @abstractmethod
     def mask_probabilities(
         self,
         stage: Any,
@@ -48,20 +69,36 @@ class SegmentationNetwork(Protocol):
         valid: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """(B, N, S, S) probabilities over the :meth:`mask_frames` of (B, N, 4) xyxy boxes.
+        """(B, N, P, P) foreground probabilities over the :meth:`mask_frames` of boxes.
 
-        Only rows that are ``valid`` (B, N) mean something. ``labels`` (B, N) class slots are read
-        by networks with one mask per class alone.
+        Args:
+            stage: of the images.
+            boxes: (B, N, 4) xyxy in input pixels.
+            valid: (B, N) bool; other rows mean nothing.
+            labels: (B, N) int64 class slots, which only networks with a mask per class read.
         """
-        ...
+
+    @property
+    def answer_size(self) -> int:
+        """P, the side of :meth:`mask_probabilities`."""
+        return self.mask_size
+
+    @abstractmethod
+    def inference_parts(self) -> list[nn.Module]:
+        """Where the convolutions are that an answer needs; all else is cheap."""
 
     def mask_frames(self, boxes: Tensor) -> Tensor:
-        """(..., 4) xyxy: what the masks of boxes cover, in the pixels of the boxes."""
-        ...
+        """(..., 4) what the masks of (..., 4) xyxy boxes cover, in the same pixels."""
+        return grow_boxes(boxes, self.frame_scale)
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """As every torch module's."""
-        ...
+    def features(self, images: Tensor) -> Any:
+        """What the backbone makes of (B, 3, H, W) RGB images, uint8 or float in 0..255.
+
+        Raises:
+            ValueError: H or W is no multiple of ``backbone.size_divisor``.
+        """
+        check_sides(images, self.backbone.size_divisor, "this backbone")
+        return self.backbone(self.normalize(images))
 
 
 def static_shapes(tensor: Tensor) -> bool:

@@ -120,7 +120,7 @@ class BatchNorm2d(nn.Module):
             live = values if rows is None else torch.where(rows, values, 0.0)
             return live.sum(dim=(0, 2, 3))
 
-        reduce = self.replicas.sum if self._sums_over_replicas() else _identity
+        reduce = self.replicas.sum if self._sums_over_replicas() else ALONE.sum
         sums = reduce(torch.cat([total(wide), count]))
         count = sums[-1:].detach()
         some = count > 0
@@ -164,7 +164,3 @@ def running_statistics_frozen(module: nn.Module) -> Iterator[None]:
 
 def _norms(module: nn.Module) -> Iterator[BatchNorm2d]:
     return (child for child in module.modules() if isinstance(child, BatchNorm2d))
-
-
-def _identity(sums: Tensor) -> Tensor:
-    return sums

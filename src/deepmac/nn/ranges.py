@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from torch import Tensor
+
 from deepmac.errors import ConfigError
 
 _LARGEST = 2**31 - 1
@@ -82,6 +84,25 @@ def check_arguments(
                 full = f"{prefix}.{name}" if prefix else name
                 for fault in _faults(full, kind, values[name]):
                     raise ConfigError(fault)
+
+
+def check_sides(maps: Tensor, divisor: int, what: str) -> None:
+    """Refuse images or maps that ``what`` cannot halve as often as it wants to.
+
+    Args:
+        maps: (..., H, W).
+        divisor: what H and W must be multiples of.
+        what: for the message: "this backbone".
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    height, width = maps.shape[-2:]
+    if height % divisor or width % divisor:
+        raise ValueError(
+            f"an input of {height}x{width} does not fit {what}: both sides must be multiples of "
+            f"{divisor}"
+        )
 
 
 def _faults(name: str, kind: Any, value: Any) -> Iterator[str]:

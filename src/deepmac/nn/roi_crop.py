@@ -75,6 +75,20 @@ def grow_boxes(boxes: Tensor, scale: float) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
+def box_coordinates(
+    height: int,
+    width: int,
+    *,
+    far: float = 1.0,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """(2, height, width): y then x of the cells of a crop, from ``-far`` to ``far``."""
+    y = torch.linspace(-far, far, height, device=device, dtype=dtype)
+    x = torch.linspace(-far, far, width, device=device, dtype=dtype)
+    return torch.stack([y[:, None].expand(height, width), x[None, :].expand(height, width)])
+
+
 def bounded_boxes(boxes: Tensor) -> Tensor:
     """Boxes on which no crop can fail: NaN becomes 0, and no edge lies beyond ``FARTHEST``.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepmac.errors import UserError
 from deepmac.models.files import card_of
@@ -33,7 +33,7 @@ BOXES_PER_STEP = 64
 """Boxes of one image that go through the mask head at once: the bound on memory."""
 
 
-def input_size(network: nn.Module) -> int:
+def input_size(network: SegmentationNetwork) -> int:
     """Side of the padded square that a network wants, in pixels."""
     card = card_of(network)
     return card.image_size if card else FALLBACK_SIZE
@@ -74,7 +74,7 @@ def crop_probabilities(
 
 
 def box_probabilities(
-    network: Any,
+    network: SegmentationNetwork,
     images: Tensor,
     boxes: Tensor,
     valid: Tensor,

@@ -23,7 +23,7 @@ from torch import Tensor
 from deepmac.nn.conventions import PasteRule
 
 
-class _Region(NamedTuple):
+class Region(NamedTuple):
     """The pixels of a box that can belong to its mask; their values are ``wy @ mask @ wx.T``."""
 
     top: int
@@ -85,26 +85,10 @@ def paste_masks(
     """`paste_mask` for (N, S, S) probabilities and (N, 4) boxes: (N, height, width) bool."""
     count = len(_array(boxes))
     masks = np.zeros((count, height, width), dtype=np.bool_)
-    regions = _regions(probabilities, boxes, height, width, rule, threshold)
+    regions = paste_regions(probabilities, boxes, height, width, rule, threshold)
     for mask, region in zip(masks, regions, strict=True):
         np.greater(region.values, threshold, out=mask[region.window])
     return masks
-
-
-def paste_probabilities(
-    probabilities: Tensor | ArrayLike,
-    boxes: Tensor | ArrayLike,
-    height: int,
-    width: int,
-    rule: PasteRule = "roi_align",
-) -> NDArray[np.float32]:
-    """`paste_masks` before the threshold: (N, height, width) float32, zero outside the boxes."""
-    pasted = np.zeros((len(_array(boxes)), height, width), dtype=np.float32)
-    for image, region in zip(
-        pasted, _regions(probabilities, boxes, height, width, rule), strict=True
-    ):
-        image[region.window] = region.values
-    return pasted
 
 
 def masks_to_rles(
@@ -131,7 +115,7 @@ def masks_to_rles(
     """
     runs = [
         {"size": [height, width], "counts": _run_lengths(region, threshold, height, width)}
-        for region in _regions(probabilities, boxes, height, width, rule, threshold)
+        for region in paste_regions(probabilities, boxes, height, width, rule, threshold)
     ]
     rles: list[dict[str, Any]] = coco_mask.frPyObjects(runs, height, width) if runs else []
     return rles
@@ -144,14 +128,14 @@ def mask_to_rle(mask: Tensor | ArrayLike) -> dict[str, Any]:
     return rle
 
 
-def _regions(
+def paste_regions(
     probabilities: Tensor | ArrayLike,
     boxes: Tensor | ArrayLike,
     height: int,
     width: int,
     rule: PasteRule,
     threshold: float | None = None,
-) -> Iterator[_Region]:
+) -> Iterator[Region]:
     """One at a time. What cannot be above ``threshold`` is left out before it is enlarged."""
     masks = _array(probabilities).astype(np.float32, copy=False)
     edges = _array(boxes).astype(np.float64)
@@ -171,7 +155,7 @@ def _regions(
             top, y = top + rows.start, y[rows]
             left, x = left + columns.start, x[columns]
         wy, wx = _hat(y, mask.shape[0]), _hat(x, mask.shape[1])
-        yield _Region(top, left, wy, mask, wx)
+        yield Region(top, left, wy, mask, wx)
 
 
 def _within_reach(position: NDArray[np.float32], live: NDArray[np.bool_]) -> slice:
@@ -227,7 +211,7 @@ def _hat(position: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
     return np.maximum(distance, np.float32(0), out=distance)
 
 
-def _run_lengths(region: _Region, threshold: float, height: int, width: int) -> NDArray[np.int64]:
+def _run_lengths(region: Region, threshold: float, height: int, width: int) -> NDArray[np.int64]:
     """Column-major run lengths, zeros first, of the image that has one region above threshold."""
     rows, columns = len(region.wy), len(region.wx)
     # Transposed, so that columns are contiguous; a frame of zeros closes every run in its column.

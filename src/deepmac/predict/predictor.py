@@ -12,9 +12,10 @@ from torch import Tensor
 
 from deepmac.class_map import ClassMap
 from deepmac.errors import UserError
-from deepmac.models.files import Network, card_of, own_refine, own_threshold
+from deepmac.models.files import card_of, own_refine, own_threshold
 from deepmac.models.refining import Refine
 from deepmac.nn.inference import Precision, for_inference
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.roi_crop import FARTHEST
 from deepmac.predict.boxes import Boxes, checked_boxes, edges, scaled_boxes
 from deepmac.predict.letterbox import letterbox
@@ -50,7 +51,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Network,
+        model: SegmentationNetwork,
         *,
         class_map: ClassMap | None = None,
         image_size: int | None = None,

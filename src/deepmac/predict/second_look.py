@@ -6,14 +6,13 @@ Probabilities of all looks are averaged; a network is never asked for anything b
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deepmac.models.refining import Refine
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.letterbox import letterbox
 from deepmac.predict.refine import refine_edges, sample_picture
 
@@ -31,7 +30,7 @@ _AT_ONCE = 8
 
 @torch.inference_mode()
 def finer_crops(
-    network: Any,
+    network: SegmentationNetwork,
     crops: NDArray[np.float32],
     boxes: NDArray[np.float64],
     picture: NDArray[np.uint8],
@@ -77,7 +76,7 @@ def finer_crops(
 
 
 def _looks(
-    network: Any,
+    network: SegmentationNetwork,
     crops: Tensor,
     boxes: Tensor,
     picture: NDArray[np.uint8],
@@ -98,7 +97,7 @@ def _looks(
     return looks
 
 
-def mirrored(network: Any, images: Tensor, boxes: Tensor, width: int) -> Tensor:
+def mirrored(network: SegmentationNetwork, images: Tensor, boxes: Tensor, width: int) -> Tensor:
     """Masks as the network sees them in a mirror, turned back.
 
     Args:
@@ -119,7 +118,7 @@ def mirrored(network: Any, images: Tensor, boxes: Tensor, width: int) -> Tensor:
     return answer
 
 
-def closer(network: Any, picture: Tensor, boxes: Tensor) -> Tensor:
+def closer(network: SegmentationNetwork, picture: Tensor, boxes: Tensor) -> Tensor:
     """Masks from a window of each box, enlarged out of the full picture, seen both ways round.
 
     Args:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from deepmac.data.annotations.problems import Problem
 
 BoxFormat = Literal[
     "coco", "yolo", "voc", "labelme", "megadetector", "open_images", "panoptic", "tfrecord"
 ]
-BOX_FORMATS: tuple[str, ...] = get_args(BoxFormat)
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,6 @@ def legacy_resize_bilinear(image: NDArray[Any], height: int, width: int) -> NDAr
     return rows
 
 
-def legacy_resize_nearest(mask: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """TensorFlow 1's ``resize_nearest_neighbor`` of the last two axes, (..., H, W)."""
-    rows, columns = nearest_pixels(mask.shape[-2], height), nearest_pixels(mask.shape[-1], width)
-    return mask[..., rows[:, None], columns]
-
-
 def nearest_pixels(before: int, after: int) -> NDArray[np.intp]:
     """(after,): which of ``before`` pixels each pixel of the resized side takes, nearest."""
     return _neighbours(before, after)[0]

@@ -76,11 +76,6 @@ class PlacedObject:
     visible: NDArray[np.bool_]
     full_area: int
 
-    @property
-    def visible_fraction(self) -> float:
-        """Share of the outline's area that is in the picture and not hidden."""
-        return float(self.visible.sum()) / self.full_area
-
 
 def draw_picture(
     rng: np.random.Generator, *, size: int, difficulty: Difficulty

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
-from torch import nn
 
 from deepmac.data.annotations.box_file import BoxFile
 from deepmac.data.annotations.problems import describe_kinds
@@ -23,12 +22,12 @@ from deepmac.label.masks.records import MaskOptions
 from deepmac.label.merge import collect
 from deepmac.label.parts import Parts
 from deepmac.label.plan import make_plan
-from deepmac.models.files import card_of
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.masks import input_size
 
 
 def calibrate_model(
-    model: nn.Module,
+    model: SegmentationNetwork,
     annotations: Path,
     images: Path,
     masks: MaskOptions,
@@ -56,7 +55,6 @@ def calibrate_model(
     if not plan.parts:
         reasons = describe_kinds(plan.problems) or "no object has a mask"
         raise DataError(f"{annotations} holds nothing to calibrate on ({reasons}); check it.")
-    card = card_of(model)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory(prefix="deepmac-calibrate-") as folder:
         parts = Parts(Path(folder) / "parts", {})
         size = input_size(model)
@@ -76,7 +74,7 @@ def calibrate_model(
             rounded.append(_iou(filled_ellipse(box, height, width), truth))
             image_ids.append(entry["image_id"])
         parts.release()
-    digest = model_digest(model, card.to_dict() if card else {})
+    digest = model_digest(model)
     made = calibrate(np.array(raw), np.array(iou), image_ids, digest)
     if made.measured is not None:
         made.measured["mean_iou_filled_box"] = round(float(np.mean(boxed)), 4)

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from deepmac.lightning.checkpoint_files import NotFinite
 from deepmac.lightning.console import say
-from deepmac.lightning.loop_state import validation_follows
+from deepmac.lightning.private import CheckpointWriter, validation_follows
 from deepmac.nn.ranges import PositiveInt
 
 
-class LastCheckpoint(ModelCheckpoint):
+class LastCheckpoint(CheckpointWriter):
     """Saves every few steps, at the end of training, on SIGTERM, Ctrl-C and between two steps.
 
     What a step left that did not end (statistics, half of an update) would not resume to the same
@@ -48,7 +47,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     def is_of(self, step: int) -> bool:
         """Whether this run wrote it after that step."""
-        return self._last_global_step_saved == step
+        return self.saved_step == step
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -69,7 +68,7 @@ class LastCheckpoint(ModelCheckpoint):
         """It ended, unless gradients wait for more."""
         self._between_steps = trainer.global_step != self._step_before
         self._within_step = not self._between_steps
-        due = self._between_steps and trainer.global_step % self._every_n_train_steps == 0
+        due = self._between_steps and self.is_due(trainer.global_step)
         if due and validation_follows(trainer):
             self._due = True
         else:
@@ -78,7 +77,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where a step's validation is scored, saved and logged, nothing of it is left to do."""
         super().on_validation_end(trainer, pl_module)
-        if not self._should_save_on_train_epoch_end(trainer):
+        if not self.saves_at_epoch_end(trainer):
             self._save_if_due(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -88,8 +87,8 @@ class LastCheckpoint(ModelCheckpoint):
         self._save_if_due(trainer)
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
-        if self._due and not self._should_skip_saving_checkpoint(trainer):
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        if self._due:
+            self.save_now(trainer)
         self._due = False
 
     def on_exception(
@@ -111,4 +110,4 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_end(trainer, pl_module)
         if not self.is_of(trainer.global_step) and self.path is not None:
             trainer.save_checkpoint(self.path)
-            self._last_global_step_saved = trainer.global_step
+            self.saved_step = trainer.global_step

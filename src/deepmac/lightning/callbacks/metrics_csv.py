@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from deepmac.files import atomic_file
+from deepmac.lightning.private import KeptWriter
 
 Row = Mapping[str, Any]
 
@@ -30,22 +31,27 @@ class MetricsCsv(CSVLogger):
 
     def __init__(self, save_dir: str = ".") -> None:
         super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=1)
+        self._table: _Table | None = None
 
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
         """The writer, made on first use."""
-        if self._experiment is None:
-            self._experiment = _Table(self.save_dir)
-        return self._experiment  # type: ignore[return-value]
+        if self._table is None:
+            self._table = _Table(self.save_dir)
+        return self._table
 
     def log_hyperparams(self, params: Any = None) -> None:
         """They are in ``config.yaml``."""
 
     def save(self) -> None:
         """Write what was logged."""
-        if self._experiment is not None:
-            self._experiment.save()
+        if self._table is not None:
+            self._table.save()
+
+    def finalize(self, status: str) -> None:
+        """The run ends."""
+        self.save()
 
     def start(self) -> None:
         """A training begins, at its first step unless :meth:`go_on` says otherwise."""
@@ -75,7 +81,7 @@ class MetricsCsv(CSVLogger):
             self.experiment.go_on(rows, pending)
 
 
-class _Table(ExperimentWriter):
+class _Table(KeptWriter):
     """The file; a header that grows replaces it whole, rows are appended."""
 
     def __init__(self, folder: str) -> None:
@@ -86,9 +92,6 @@ class _Table(ExperimentWriter):
         self._kept: int | None = sys.maxsize
         self._first: list[Row] = []
         self._count = 0
-
-    def _check_log_dir_exists(self) -> None:
-        """Lightning's deletes the file."""
 
     def leave_alone(self, always: bool) -> None:
         """See ``MetricsCsv``."""

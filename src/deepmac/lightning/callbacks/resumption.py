@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Callback
 
 from deepmac.lightning.callbacks.evaluation import EvaluateCoco
 from deepmac.lightning.callbacks.metrics_csv import MetricsCsv
-from deepmac.lightning.loop_state import count_logged_steps, pending_row
+from deepmac.lightning.private import count_logged_steps, pending_row
 
 KEY = "deepmac_metrics"
 """The checkpoint's entry: how many rows ``metrics.csv`` has, and the one that is about to come."""

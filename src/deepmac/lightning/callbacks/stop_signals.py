@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from deepmac.lightning.loop_state import epoch_ends, stop_after_step
+from deepmac.lightning.private import epoch_ends, stop_after_step
 from deepmac.lightning.xla import device as xla
 
 _NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}

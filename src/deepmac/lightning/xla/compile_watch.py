@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from deepmac.lightning.console import say
-from deepmac.lightning.loop_state import logs_this_step
+from deepmac.lightning.private import logs_this_step
 from deepmac.lightning.xla import device as xla
 from deepmac.lightning.xla.compile_counts import Counts, Expectations, Step, shapes_of
 from deepmac.lightning.xla.optimizer_state import allocate_state

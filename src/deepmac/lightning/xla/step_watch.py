@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepmac.errors import ConfigError
 from deepmac.lightning.checkpoint_files import NotFinite
-from deepmac.lightning.loop_state import logs_this_step, stop_after_step
+from deepmac.lightning.private import logs_this_step, stop_after_step
 from deepmac.lightning.xla import device as xla
 from deepmac.lightning.xla import preemption
 from deepmac.lightning.xla.step_report import Look, StepReport

@@ -12,13 +12,13 @@ from jsonargparse import Namespace
 from lightning_fabric.plugins import XLACheckpointIO
 from pytorch_lightning.accelerators import XLAAccelerator
 from pytorch_lightning.plugins import XLAPrecision
-from pytorch_lightning.strategies import SingleDeviceXLAStrategy, XLAStrategy
-from pytorch_lightning.strategies.launchers.xla import _XLALauncher
+from pytorch_lightning.strategies import SingleDeviceXLAStrategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from deepmac.errors import ConfigError
 from deepmac.lightning.checkpoint_files import CheckpointFiles
+from deepmac.lightning.private import LaunchedStrategy, XLALauncher
 from deepmac.lightning.xla import device as xla
 from deepmac.lightning.xla import preemption
 
@@ -167,7 +167,7 @@ class OneXLADevice(SingleDeviceXLAStrategy):
         return _on_device(dataloader, self.root_device)
 
 
-class XLAReplicas(XLAStrategy):
+class XLAReplicas(LaunchedStrategy):
     """One process per core, on every host of a pod slice; the same command runs on each host.
 
     Args:
@@ -199,20 +199,21 @@ class XLAReplicas(XLAStrategy):
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
         """Objects may be of different sizes on different replicas (Lightning's must not)."""
-        if isinstance(obj, Tensor) or not self._launched or self.world_size == 1:
+        if isinstance(obj, Tensor) or not self.has_launched or self.world_size == 1:
             return super().broadcast(obj, src) if isinstance(obj, Tensor) else obj
         payload = pickle.dumps(obj) if self.global_rank == src else b""
         return pickle.loads(xla.gather_bytes(payload)[src])
 
-    def _configure_launcher(self) -> None:
-        self._launcher = _Launcher(self)
+    def make_launcher(self) -> XLALauncher:
+        """One that knows what stops a run."""
+        return _Launcher(self)
 
 
-class _Launcher(_XLALauncher):
+class _Launcher(XLALauncher):
     """Passes SIGTERM on to the processes it starts, and lets them react to what stops them."""
 
     def launch(self, function: Any, *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
-        if self._strategy.num_processes > 1:  # type: ignore[attr-defined]
+        if self.num_processes > 1:
             function = _Reacting(function)
         with preemption.noticed():
             return super().launch(function, *args, trainer=trainer, **kwargs)

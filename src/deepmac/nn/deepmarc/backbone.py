@@ -97,16 +97,7 @@ class PyramidBackbone(nn.Module):
 
         Returns:
             (B, out_channels, H / stride, W / stride) with the ``STRIDES``, the last rounded up.
-
-        Raises:
-            ValueError: H or W is not such a multiple.
         """
-        height, width = images.shape[-2:]
-        if height % self.size_divisor or width % self.size_divisor:
-            raise ValueError(
-                f"images of {height}x{width} pixels do not fit this backbone: both sides must be "
-                f"multiples of {self.size_divisor}"
-            )
         maps = self.body(images)
         levels = {}
         for name, index in enumerate(self.levels):

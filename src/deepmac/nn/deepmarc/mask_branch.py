@@ -13,7 +13,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from deepmac.nn.extensions import is_path
 from deepmac.nn.hourglass import HOURGLASS_HEADS
 from deepmac.nn.initialization import initialize_weights
-from deepmac.nn.mask_heads import MaskHead, build_mask_head
+from deepmac.nn.mask_heads import MaskHead, build_mask_head, check_mask_size
 from deepmac.nn.norm import BatchNorm2d
 from deepmac.nn.resnet_head import RESNET_HEADS
 
@@ -57,11 +57,7 @@ def build_roi_mask_head(
         layers = [hidden] * _DEFAULT_LAYERS
         return MaskRCNNHeads(in_channels, layers, 1), MaskRCNNPredictor(hidden, hidden, num_masks)
     trunk = RoITrunk(build_mask_head(name, in_channels, width, mask_size // 2))
-    if (mask_size // 2) % trunk.head.size_divisor:
-        raise ValueError(
-            f"mask_head={name} needs a mask_size that is a multiple of "
-            f"{2 * trunk.head.size_divisor}, not {mask_size}"
-        )
+    check_mask_size(name, mask_size, 2 * trunk.head.size_divisor)
     return trunk, DoublingPredictor(trunk.head.trunk_channels, width, num_masks)
 
 

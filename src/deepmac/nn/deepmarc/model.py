@@ -24,14 +24,12 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from deepmac.nn.backbones import Normalization, Normalize
 from deepmac.nn.centernet import Detections
-from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.deepmarc.backbone import STRIDES, build_pyramid
 from deepmac.nn.deepmarc.mask_branch import build_roi_mask_head
 from deepmac.nn.deepmarc.roi_heads import MaskRoIHeads, PyramidRoIAlign, TrainBoxes
-from deepmac.nn.network import static_shapes
+from deepmac.nn.network import SegmentationNetwork, static_shapes
 from deepmac.nn.norm import BatchNorm2d
 from deepmac.nn.ranges import PositiveFloat, Range, Share, Width
-from deepmac.nn.roi_crop import grow_boxes
 
 _BOX_ROI = 7
 _ASPECT_RATIOS = (0.5, 1.0, 2.0)
@@ -42,7 +40,7 @@ Stage = dict[str, Tensor]
 """The levels of the feature pyramid by name."""
 
 
-class DeepMARC(nn.Module):
+class DeepMARC(SegmentationNetwork):
     """Boxes, classes and masks in two stages; masks of given boxes without the first.
 
     Parts and their names are torchvision's (``backbone``, ``rpn``, ``roi_heads``). Crowd regions
@@ -80,10 +78,6 @@ class DeepMARC(nn.Module):
         ConfigError: a backbone that is unknown or has no pyramid.
         ValueError: other settings that do not go together.
     """
-
-    detector = True
-    conventions: Conventions = TODAY
-    """No network of this kind follows a TensorFlow original number by number."""
 
     def __init__(
         self,
@@ -124,7 +118,7 @@ class DeepMARC(nn.Module):
         self.stride = STRIDES[0]
         self.mask_size = mask_size
         self.max_detections = max_detections
-        self.outer_boxes_scale = outer_boxes_scale
+        self.frame_scale = outer_boxes_scale
         self.rpn = _proposal_network(pyramid_width, anchor_scale, proposals)
         slots = num_classes + 1  # torchvision's class 0 is the background
         head, predictor = build_roi_mask_head(
@@ -165,7 +159,7 @@ class DeepMARC(nn.Module):
         Raises:
             ValueError: H or W is not such a multiple.
         """
-        levels = self.backbone(self.normalize(images))
+        levels = self.features(images)
         # Anchors and crops take their precision from the maps, and must place boxes to the pixel.
         return [{name: level.float() for name, level in levels.items()}]
 
@@ -264,9 +258,9 @@ class DeepMARC(nn.Module):
         """
         return self.mask_logits(stage, boxes, valid, labels).sigmoid()
 
-    def mask_frames(self, boxes: Tensor) -> Tensor:
-        """(..., 4) what the masks of (..., 4) xyxy boxes cover, in any pixels: grown boxes."""
-        return grow_boxes(boxes, self.outer_boxes_scale)
+    def inference_parts(self) -> list[nn.Module]:
+        """See :class:`SegmentationNetwork`."""
+        return [self.backbone, self.roi_heads.mask_head, self.roi_heads.mask_predictor]
 
 
 class ProposalHead(RPNHead):

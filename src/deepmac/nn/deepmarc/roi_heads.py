@@ -18,7 +18,7 @@ from torchvision.ops.poolers import initLevelMapper
 
 from deepmac.errors import UserError
 from deepmac.nn.replicas import ALONE, Replicas
-from deepmac.nn.roi_crop import bounded_boxes, grow_boxes, separable_roi_align
+from deepmac.nn.roi_crop import bounded_boxes, box_coordinates, grow_boxes, separable_roi_align
 
 TrainBoxes = Literal["gt", "proposals"]
 Features = Mapping[str, Tensor]
@@ -199,7 +199,9 @@ class MaskRoIHeads(RoIHeads):
     def crop_logits(self, crops: Tensor, labels: Tensor | None = None) -> Tensor:
         """As :meth:`mask_logits`, of features (R, C, S/2, S/2) that are cropped already."""
         if self.use_xy:
-            crops = torch.cat([_coordinates(crops), crops], dim=1)
+            height, width = crops.shape[-2:]
+            grid = box_coordinates(height, width, device=crops.device, dtype=crops.dtype)
+            crops = torch.cat([grid.expand(len(crops), -1, -1, -1), crops], dim=1)
         logits: Tensor = self.mask_predictor(self.mask_head(crops)).float()
         if self.class_agnostic:
             return logits[:, 0]
@@ -345,12 +347,3 @@ def _has_mask(target: Mapping[str, Tensor]) -> Tensor:
     if "mask_valid" in target:
         return target["mask_valid"]
     return torch.ones_like(labels, dtype=torch.bool)
-
-
-def _coordinates(crops: Tensor) -> Tensor:
-    """(R, 2, S, S): y then x, from -1 to 1."""
-    rows, _, height, width = crops.shape
-    y = torch.linspace(-1, 1, height, device=crops.device, dtype=crops.dtype)
-    x = torch.linspace(-1, 1, width, device=crops.device, dtype=crops.dtype)
-    y, x = y[:, None].expand(height, width), x[None, :].expand(height, width)
-    return torch.stack([y, x]).expand(rows, 2, height, width)
