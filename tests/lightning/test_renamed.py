@@ -1,4 +1,4 @@
-"""Who uses an old name is told the new one, in one sentence; old checkpoints open as they are."""
+"""Who types an old name is told the new one, in one sentence; old files are read as they are."""
 
 import pytest
 import yaml
@@ -7,7 +7,8 @@ from deepmac.errors import ConfigError
 from deepmac.lightning import renamed
 from deepmac.lightning.compose import compose
 from deepmac.lightning.deepmac_module import DeepMACModule
-from deepmac.lightning.renamed import check_file, check_words
+from deepmac.lightning.renamed import check_words, todays_file
+from deepmac.lightning.systems import todays_options
 from deepmac.losses import options
 from deepmac.losses.options import BoxConsistency, LossOptions, SelfSupervision
 
@@ -43,22 +44,55 @@ def test_words__with_todays_names_pass():
     check_words(["model.losses.box_consistency.weight=1", "mask_head=mask_rcnn", "debug=fdr"])
 
 
-@pytest.mark.parametrize(
-    ("content", "new"),
-    [
-        ({"model": {"losses": {"point_supervision_weight": 0.0}}}, "point_supervision.weight"),
-        (
-            {"trainer": {"callbacks": [{"class_path": "deepmac.lightning.pictures.Pictures"}]}},
-            "deepmac.lightning.callbacks.pictures.Pictures",
-        ),
-        ({"model": {"mask_head": "default"}}, "mask_rcnn"),
-    ],
-)
-def test_files__are_told_by_name_and_file(tmp_path, content, new):
+OLD_FILE = {
+    "model": {
+        "mask_head": "default",
+        "mask_size": 28,
+        "losses": {"point_supervision_weight": 0.5, "size_weight": 0.3},
+    },
+    "data": {"mask_size": 28, "stride": 4, "image_size": 64},
+    "trainer": {"callbacks": [{"class_path": "deepmac.lightning.pictures.Pictures"}]},
+}
+
+
+def test_files__of_an_older_version_are_read_by_todays_names(tmp_path, capsys):
     path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match=f"run.yaml.*is now.*{new}"):
-        check_file(path)
+    path.write_text(yaml.safe_dump(OLD_FILE))
+    today = yaml.safe_load(todays_file(path, tmp_path).read_text())
+    assert today["model"] == {
+        "mask_head": "mask_rcnn",
+        "mask_size": 28,
+        "losses": {"point_supervision": {"weight": 0.5}, "size_weight": 0.3},
+    }
+    assert today["data"] == {"image_size": 64}
+    kinds = [one["class_path"] for one in today["trainer"]["callbacks"]]
+    assert kinds == ["deepmac.lightning.callbacks.pictures.Pictures"]
+    said = capsys.readouterr().out
+    assert said.startswith(f"{path} is of an older version") and said.count("\n") == 1
+    assert yaml.safe_load(path.read_text()) == OLD_FILE, "the user's own stays as it is"
+
+
+def test_files__whose_data_contradicts_the_model_are_refused(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({**OLD_FILE, "data": {"mask_size": 32}}))
+    with pytest.raises(ConfigError, match=r"run.yaml: data.mask_size=32 contradicts model.mask"):
+        todays_file(path, tmp_path)
+
+
+def test_files__of_today_or_unreadable_ones_stay(tmp_path):
+    for text in ("model: {mask_size: 28}", "[", ""):
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        assert todays_file(path, tmp_path) == path
+
+
+@pytest.mark.parametrize("spelling", [["--config", "run.yaml"], ["--config=run.yaml"]])
+def test_options__name_todays_file_and_keep_the_rest(tmp_path, monkeypatch, spelling):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(OLD_FILE))
+    options = todays_options([*spelling, "--print_config=skip_null", "--x", "a=b"], tmp_path)
+    assert "=".join(options[: len(spelling)]) == f"--config={tmp_path / 'todays_run.yaml'}"
+    assert options[len(spelling) :] == ["--print_config=skip_null", "--x", "a=b"]
 
 
 def test_losses__of_an_old_checkpoint_are_todays():

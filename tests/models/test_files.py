@@ -105,7 +105,7 @@ def test_load_model__leaves_the_detector_out_when_asked_to(
 
 def test_load_model__a_detector_of_two_stages_stays(tmp_path: Path) -> None:
     card = replace(CARD, system="deepmarc", network={"backbone": "resnet10t", "pyramid_width": 8})
-    write_model(tmp_path, build_model(card, source="the test").state_dict(), card)
+    write_model(tmp_path, tiny_model(card).state_dict(), card)
     with pytest.raises(UserError, match="cannot be left out"):
         load_model(tmp_path, detector=False)
 

@@ -43,6 +43,7 @@ from deepmac.lightning.systems import (
     chosen_option,
     chosen_system,
     optimizer_of_model,
+    todays_options,
     with_model_of,
 )
 from deepmac.lightning.xla.strategies import XLAReplicas, take_precision
@@ -75,8 +76,9 @@ def run(
     options = optimizer_of_model(options)
     if model_of_checkpoint and config is not None:
         config = with_model_of(chosen_option(options, "--ckpt_path", config["ckpt_path"]), config)
-    system = chosen_system(config, options)
     with tempfile.TemporaryDirectory() as folder:
+        options = todays_options(options, Path(folder))
+        system = chosen_system(config, options)
         if config is not None:
             path = Path(folder) / "composed.yaml"
             path.write_text(yaml.safe_dump(config, sort_keys=False))

@@ -12,6 +12,7 @@ import yaml
 
 from deepmac.errors import ConfigError
 from deepmac.lightning.callbacks.evaluation import monitored
+from deepmac.lightning.flat import leaves
 
 _NO_MATTER = {"data.num_workers", "data.val_batch_size", "data.check_images"}
 """Settings that change the pace of a run and not its result."""
@@ -58,14 +59,7 @@ def _check_same(run_dir: str | Path, stored: Mapping[str, Any], wanted: Mapping[
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """What a run's result depends on, by dotted name."""
     chosen = {name: config.get(name) for name in ("seed_everything", "model", "data")}
-    yield from _leaves("", chosen)
+    for name, value in leaves(chosen):
+        yield name, list(value) if isinstance(value, tuple) else value
     for name in ("max_steps", "max_epochs"):
         yield f"trainer.{name}", config["trainer"][name]
-
-
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner)
-    else:
-        yield prefix, list(value) if isinstance(value, tuple) else value

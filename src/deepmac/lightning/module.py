@@ -23,10 +23,12 @@ from deepmac.lightning.callbacks.evaluation import gather
 from deepmac.lightning.checkpoint_files import NotFinite, not_finite_part
 from deepmac.lightning.console import say
 from deepmac.lightning.datamodule import CocoDataModule
+from deepmac.lightning.flat import leaves
 from deepmac.lightning.optim.optimizer import optimizer_path
 from deepmac.lightning.private import trainer_of
 from deepmac.lightning.xla import device as xla
 from deepmac.lightning.xla.step_watch import LossNotFinite, StepWatch, not_finite, refuse_on_xla
+from deepmac.losses.options import nested_names
 from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.models.initial_weights import load_initial_weights
 from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET
@@ -349,8 +351,8 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     def _check_shapes(self, checkpoint: dict[str, Any]) -> None:
         """Explicit settings win over a checkpoint's; say what differs, stop where it cannot fit."""
-        told = checkpoint.get("hyper_parameters", {})
-        ours = dict(self.hparams)
+        told = _by_name(checkpoint.get("hyper_parameters", {}))
+        ours = _by_name(self.hparams)
         differing = [
             f"{name} {told[name]!r} -> {value!r}"
             for name, value in ours.items()
@@ -390,6 +392,13 @@ class SegmentationModule(pl.LightningModule, ABC):
         if self.hparams["channels_last"] and images.device.type != "xla":
             images = images.contiguous(memory_format=torch.channels_last)
         return images
+
+
+def _by_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names; losses of an older version have today's."""
+    losses = settings.get("losses")
+    nested = {"losses": nested_names(losses)} if isinstance(losses, Mapping) else {}
+    return dict(leaves({**settings, **nested}))
 
 
 def check_image_size(network: SegmentationNetwork, settings: Mapping[str, Any], size: int) -> None:

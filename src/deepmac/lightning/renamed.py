@@ -1,4 +1,4 @@
-"""Settings that had other names once: an old command or file is told the new one."""
+"""Settings that had other names once: a command is told the new ones, a file is read by them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from deepmac.errors import ConfigError
+from deepmac.lightning.flat import leaves
 
 WEAK_LOSSES = ("box_consistency", "color_consistency", "self_supervision", "point_supervision")
 """As in ``deepmac.losses.options``, which is torch's; a command line is read before that."""
@@ -53,19 +54,70 @@ def check_words(words: Iterable[str]) -> None:
             raise ConfigError(said)
 
 
-def check_file(path: Path) -> None:
-    """A flat configuration file; one that cannot be read is the parser's to report.
+def todays_file(path: Path, folder: Path) -> Path:
+    """A flat configuration file under today's names, as a run of an older version left it.
+
+    Args:
+        path: what the user named; a file that cannot be read is the parser's to report.
+        folder: where another one is written if this one has old names.
 
     Raises:
-        ConfigError: as :func:`check_words`, with the file.
+        ConfigError: a setting that the data had for itself contradicts the model's.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return
-    for name, value in _leaves("", content):
-        for said in _new_names(name, str(value)):
-            raise ConfigError(f"{path}: {said}")
+        return path
+    old = [
+        said
+        for name, value in leaves(content, into_lists=True)
+        for said in _new_names(name, str(value))
+    ]
+    if not old:
+        return path
+    from deepmac.lightning.console import say
+    from deepmac.losses.options import nested_names
+
+    model, data = content.get("model"), content.get("data")
+    if isinstance(model, dict) and isinstance(model.get("losses"), dict):
+        model["losses"] = nested_names(model["losses"])
+    if isinstance(model, dict) and model.get("mask_head") == "default":
+        model["mask_head"] = _VALUES["mask_head=default"]
+    if isinstance(data, dict):
+        _drop_what_follows(path, data, model if isinstance(model, dict) else {})
+    for gone in ("optimizer", "lr_scheduler"):  # Lightning's own spelling, which said nothing
+        if content.get(gone, ...) is None:
+            del content[gone]
+    renewed = folder / f"todays_{path.name}"
+    renewed.write_text(yaml.safe_dump(_todays_classes(content), sort_keys=False))
+    say(f"{path} is of an older version and is read by today's names: {old[0]}, and so on")
+    return renewed
+
+
+def _drop_what_follows(path: Path, data: dict[str, Any], model: Mapping[str, Any]) -> None:
+    for old, new in _FOLLOWS.items():
+        name, twin = old.removeprefix("data."), new.removeprefix("model.")
+        if name in data and twin in model and data[name] != model[twin]:
+            raise ConfigError(
+                f"{path}: {old}={data[name]} contradicts {new}={model[twin]}, which the data "
+                "follows: leave it out"
+            )
+        data.pop(name, None)
+
+
+def _todays_classes(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {
+            key: _todays_class(str(value)) if key == "class_path" else _todays_classes(value)
+            for key, value in content.items()
+        }
+    return [_todays_classes(one) for one in content] if isinstance(content, list) else content
+
+
+def _todays_class(path: str) -> str:
+    module, _, kind = path.removeprefix(_LIGHTNING).rpartition(".")
+    known = path.startswith(_LIGHTNING) and module in _MODULES
+    return f"{_LIGHTNING}{_MODULES[module]}.{kind}" if known else path
 
 
 def _new_names(name: str, value: str) -> Iterator[str]:
@@ -77,18 +129,5 @@ def _new_names(name: str, value: str) -> Iterator[str]:
         yield f"there is no {name} any more: leave it out, the data follows {_FOLLOWS[name]}"
     if f"{name}={value}" in _VALUES:
         yield f"{name}={value} is now {name}={_VALUES[f'{name}={value}']}"
-    if name.endswith("class_path") and value.startswith(_LIGHTNING):
-        module, _, kind = value.removeprefix(_LIGHTNING).rpartition(".")
-        if module in _MODULES:
-            yield f"class_path {value} is now {_LIGHTNING}{_MODULES[module]}.{kind}"
-
-
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(f"{prefix}.{key}" if prefix else str(key), inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _leaves(prefix, inner)
-    else:
-        yield prefix, value
+    if name.endswith("class_path") and (today := _todays_class(value)) != value:
+        yield f"class_path {value} is now {today}"

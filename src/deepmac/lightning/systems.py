@@ -14,7 +14,7 @@ from deepmac.errors import ConfigError, UserError
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule
 from deepmac.lightning.module import SegmentationModule
-from deepmac.lightning.renamed import check_file, check_words
+from deepmac.lightning.renamed import check_words, todays_file
 from deepmac.losses.options import nested_names
 from deepmac.models.checkpoint import read_checkpoint
 
@@ -43,7 +43,6 @@ def chosen_system(config: Mapping[str, Any] | None, options: Iterable[str]) -> s
         if option == "--system":
             name = value
         elif option in ("--config", "-c"):
-            check_file(Path(value))
             name = _of_file(Path(value)) or name
     if name not in SYSTEMS:
         raise ConfigError(f"there is no system {name!r}; there are {' and '.join(SYSTEMS)}")
@@ -70,6 +69,19 @@ def chosen_option(options: Iterable[str], name: str, default: Any) -> Any:
     """The last value of an option, else ``default``."""
     values = [value for option, value in _pairs(options) if option == name]
     return values[-1] if values else default
+
+
+def todays_options(options: Iterable[str], folder: Path) -> list[str]:
+    """Options whose ``--config`` names a file under today's names; see `todays_file`."""
+    words: list[str] = []
+    for word in options:
+        name, equals, path = word.partition("=")
+        if words and words[-1] in ("--config", "-c"):
+            word = str(todays_file(Path(word), folder))
+        elif equals and name in ("--config", "-c"):
+            word = f"{name}={todays_file(Path(path), folder)}"
+        words.append(word)
+    return words
 
 
 def optimizer_of_model(options: Iterable[str]) -> list[str]:
