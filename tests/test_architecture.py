@@ -97,3 +97,16 @@ def test_imports__have_no_circle():
 def test_code__holds_no_leftovers():
     pattern = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
     assert not [str(f) for f in FILES if pattern.search(f.read_text())]
+
+
+def test_docstrings__have_one_markup():
+    """Code in double backticks, entries of ``Args`` in lower case."""
+    single = re.compile(r"(?<![`:\w])`[^`\n]+`(?!`)")
+    shouted = re.compile(r"^ +[\w*, ]+: (?!Deep|Lightning|TensorFlow|None|False|True)[A-Z][a-z]")
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = ast.get_docstring(node) or ""
+                assert not single.search(text), f"{path}: {single.search(text).group(0)}"
+                entries = text.partition("Args:\n")[2].partition("\n\n")[0]
+                assert not [line for line in entries.splitlines() if shouted.match(line)], path

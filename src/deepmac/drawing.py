@@ -42,7 +42,7 @@ def draw_instances(
         labels: N short texts; "" for none.
         colors: N RGB colours; distinct ones by position when not given.
         dashed: True draws that box dashed (used for classes without masks in training).
-        font_size: In pixels; by image size when not given.
+        font_size: in pixels; by image size when not given.
 
     Returns:
         (H, W, 3) uint8.
@@ -92,8 +92,8 @@ def image_grid(
 
     Args:
         images: RGB arrays (H, W, 3) uint8 or PIL images, of any sizes.
-        columns: Images a row.
-        titles: One line each, cut to the width of the cell.
+        columns: images a row.
+        titles: one line each, cut to the width of the cell.
         cell: (width, height) of a cell; the largest width and height of the images when not given.
     """
     if not images or columns < 1:

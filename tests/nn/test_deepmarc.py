@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from torchvision.ops import MultiScaleRoIAlign
 
-from deepmac.errors import ConfigError, UserError
+from deepmac.errors import UserError
 from deepmac.nn.deepmarc.mask_branch import ROI_MASK_HEADS, build_roi_mask_head
 from deepmac.nn.deepmarc.model import DeepMARC
 from deepmac.nn.deepmarc.roi_heads import PyramidRoIAlign, grow_boxes, resample_masks
@@ -217,7 +217,7 @@ def test_settings__that_cannot_be_are_named(settings, words):
 
 
 def test_backbone__without_a_pyramid_is_refused():
-    with pytest.raises(ConfigError, match="choose a timm network"):
+    with pytest.raises(ValueError, match="choose a timm network"):
         network(backbone="hourglass_10")
 
 

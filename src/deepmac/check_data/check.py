@@ -57,10 +57,10 @@ def check_data(settings: Mapping[str, Any], out_dir: str | Path) -> Report:
     was found, ``problems.tsv`` into ``out_dir``.
 
     Args:
-        settings: The keys of ``conf/data``, all optional: ``root``, ``train_json``, ``val_json``,
+        settings: the keys of ``conf/data``, all optional: ``root``, ``train_json``, ``val_json``,
             ``image_dir``, ``masked_classes`` (default "annotated"), ``check_images``, and
             ``source`` with ``shapes_*`` for the generated set.
-        out_dir: Made if it does not exist.
+        out_dir: made if it does not exist.
 
     Raises:
         ConfigError: ``masked_classes`` does not fit the data set.

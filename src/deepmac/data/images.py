@@ -58,7 +58,7 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
     were drawn on one of the two, and the size tells which. When both agree it is applied.
 
     Args:
-        path: The file.
+        path: the file.
         expected_size: (width, height) that the annotation file gives; None accepts any size.
 
     Returns:

@@ -113,6 +113,12 @@ def ignore_map(
 ) -> Tensor:
     """Cells whose centre lies in a crowd region (in its box, where it has no mask).
 
+    Args:
+        crowds: of one image.
+        geometry: from its pixels to the network's input.
+        original_size: (height, width) of the image.
+        stride: input pixels per cell.
+
     Returns:
         (h, w) bool over the canvas in cells of ``stride`` pixels, the last ones rounded up.
     """

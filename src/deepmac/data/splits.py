@@ -57,7 +57,7 @@ def masked_category_ids(spec: SplitSpec, index: CocoIndex) -> frozenset[int]:
         spec: "voc" or "nonvoc": those of the 20 or 60 COCO classes that the set has, matched by
             COCO name whatever the case; "all"; "annotated": every class with at least one
             object mask in ``index``; or a list of names and category ids.
-        index: The training set.
+        index: the training set.
 
     Raises:
         ConfigError: the set has none of the classes, or a name or id does not exist.

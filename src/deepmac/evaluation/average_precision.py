@@ -40,13 +40,13 @@ def average_precision_by_class(
         iou_type: "bbox" compares boxes, "segm" masks.
         image_sizes: image id -> (height, width) of every image to evaluate.
         category_ids: classes to evaluate.
-        truths: from `truth_entry`.
-        detections: from `detection_entry`.
+        truths: from ``truth_entry``.
+        detections: from ``detection_entry``.
         max_detections: detections an image and class that count, best scores first (COCO: 100).
         backend: the library; all give the same numbers.
 
     Returns:
-        Metric name (`AP_METRICS`) -> category id -> value in 0..1. A class without a single
+        Metric name (``AP_METRICS``) -> category id -> value in 0..1. A class without a single
         ground truth that counts is absent, as COCO leaves it out of every mean; one without
         detections is there with 0.
 
@@ -84,7 +84,7 @@ def truth_entry(
     ignore: bool,
     mask: Rle | None = None,
 ) -> dict[str, Any]:
-    """One ground truth in COCO's form; `box` is xyxy in pixels of the original image.
+    """One ground truth in COCO's form; ``box`` is xyxy in pixels of the original image.
 
     An ignored one is neither found nor missed, and a detection that lies in it (intersection over
     the *detection's* area, as for COCO's crowd regions) is no false positive.
@@ -108,7 +108,7 @@ def detection_entry(
     area: float,
     mask: Rle | None = None,
 ) -> dict[str, Any]:
-    """One detection in COCO's form; `box` is xyxy in pixels of the original image."""
+    """One detection in COCO's form; ``box`` is xyxy in pixels of the original image."""
     entry = truth_entry(image_id, category_id, box, area=area, ignore=False, mask=mask)
     return {**entry, "score": score}
 
@@ -162,7 +162,7 @@ def _pycocotools() -> tuple[Any, Any]:
 
 
 def _by_class(precision: np.ndarray, params: Any) -> dict[str, dict[int, float]]:
-    """`precision`: (threshold, recall, class, area range, 1), -1 where nothing counts."""
+    """``precision``: (threshold, recall, class, area range, 1), -1 where nothing counts."""
     shape = (len(params.iouThrs), len(params.recThrs), len(params.catIds), len(params.areaRng))
     precision = precision.reshape(shape)
     areas = list(params.areaRngLbl)

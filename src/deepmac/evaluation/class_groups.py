@@ -44,7 +44,7 @@ def group_sum(counts: Mapping[int, int], groups: Groups) -> dict[str, int]:
 
 
 def supercategory_groups(categories: Iterable[Category]) -> dict[str, frozenset[int]]:
-    """`supercategory/<name>` -> category ids; classes without a supercategory are in none."""
+    """``supercategory/<name>`` -> category ids; classes without a supercategory are in none."""
     members: dict[str, set[int]] = {}
     for category in categories:
         if category.supercategory:

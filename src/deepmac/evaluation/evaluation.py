@@ -23,17 +23,17 @@ from deepmac.evaluation.scoring import BoxMaskScores, ClassScores, Scorer
 class Evaluation:
     """Collects the predictions of every image, then scores them all.
 
-    Four things are measured, each for `all`, `seen` and `unseen` classes (seen: their masks were
-    in training) and, where a single number stands for quality, each supercategory:
+    Four things are measured, each for ``all``, ``seen`` and ``unseen`` classes (seen: their masks
+    were in training) and, where a single number stands for quality, each supercategory:
 
-    - `box`: COCO AP of the detected boxes.
-    - `mask`: COCO AP of the detected masks.
-    - `mask_gt_box`: masks predicted for the ground-truth boxes. `AP` takes each as a detection of
-      its true class with score 1 (the paper's upper bound). `mIoU` and `boundary_IoU` are means
-      over instances, `mIoU_class_mean` is the mean over classes of their means.
-    - `filled_box`: the same numbers when the box itself is the mask: the floor.
+    - ``box``: COCO AP of the detected boxes.
+    - ``mask``: COCO AP of the detected masks.
+    - ``mask_gt_box``: masks predicted for the ground-truth boxes. ``AP`` takes each as a detection
+      of its true class with score 1 (the paper's upper bound). ``mIoU`` and ``boundary_IoU`` are
+      means over instances, ``mIoU_class_mean`` is the mean over classes of their means.
+    - ``filled_box``: the same numbers when the box itself is the mask: the floor.
 
-    AP is COCO's: IoU .50:.95, at most `max_detections` an image and class, a group's AP is the
+    AP is COCO's: IoU .50:.95, at most ``max_detections`` an image and class, a group's AP is the
     mean over its classes. Crowd regions are passed as crowd. A ground truth without a mask counts
     for boxes only; in mask AP its box becomes an ignored region, so that a correct mask of the
     same class in it is no false positive (nor a hit).
@@ -42,9 +42,9 @@ class Evaluation:
         index: the data set.
         seen_category_ids: classes that had masks in training, the data set's ids.
         backend: library for COCO AP; "auto" takes the fastest installed (the extra
-            `deepmac[fast]` brings them). All give the same numbers.
+            ``deepmac[fast]`` brings them). All give the same numbers.
         max_detections: COCO's maxDets.
-        detector: whether the model has one; without, `box` and `mask` have no values.
+        detector: whether the model has one; without, ``box`` and ``mask`` have no values.
 
     Raises:
         DataError: a seen class is not in the data set.
@@ -116,11 +116,11 @@ class Evaluation:
         )
 
     def state(self) -> list[ImageResult]:
-        """Everything added, as plain lists, by image id: for gathering, or `write_results_json`."""
+        """Everything added, by image id: for gathering, or ``write_results_json``."""
         return [self._results[image_id] for image_id in sorted(self._results)]
 
     def merge(self, states: Iterable[Iterable[ImageResult]]) -> None:
-        """Add the `state()` of other processes (its own among them does no harm).
+        """Add the ``state()`` of other processes (its own among them does no harm).
 
         Samplers repeat images to give each process as many; of several results for one image
         the same one is kept whatever the order, so all processes agree.
@@ -138,12 +138,12 @@ class Evaluation:
 
         Args:
             image_ids: evaluate these alone. Images without predictions are left out, with their
-                ground truth; `images`, `images_in_data_set` and `restricted` tell.
+                ground truth; ``images``, ``images_in_data_set`` and ``restricted`` tell.
 
         Returns:
-            `{section: {metric: {group: value or None}}}` with the sections of the class, plus
-            `detector`, `per_class`, `instances`, `images`, `images_in_data_set`, `restricted`.
-            Values lie in 0..1. None: the group has no ground truth, or the section was not
+            ``{section: {metric: {group: value or None}}}`` with the sections of the class, plus
+            ``detector``, ``per_class``, ``instances``, ``images``, ``images_in_data_set``,
+            ``restricted``. Values lie in 0..1. None: the group has no ground truth, or the section was not
             predicted.
 
         Raises:
@@ -302,7 +302,7 @@ def _class_row(
 
 
 def _all_or_none(name: str, given: Sequence[object]) -> bool:
-    """Whether `name` came with the images; with some of them alone, AP would be silently low."""
+    """Whether ``name`` came with the images; with some of them alone, AP would be silently low."""
     present = sum(value is not None for value in given)
     if present not in (0, len(given)):
         raise ValueError(

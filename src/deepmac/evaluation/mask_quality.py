@@ -30,7 +30,7 @@ def mask_quality(
 
     Boundary IoU follows Cheng et al., "Boundary IoU" (CVPR 2021): the IoU of the two bands of
     pixels that lie in a mask and within a distance of its contour. The distance is
-    `dilation_ratio` of the image diagonal, rounded, at least one pixel; pixels outside the image
+    ``dilation_ratio`` of the image diagonal, rounded, at least one pixel; pixels outside the image
     count as outside the mask. Differs from the authors' code only in speed: it looks at the
     smallest rectangle that holds both masks, which gives the same numbers.
 
@@ -62,7 +62,7 @@ def boundary_width(height: int, width: int, dilation_ratio: float = BOUNDARY_RAT
 
 
 def inner_boundary(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """Pixels of a mask that erosion with a 3x3 square, `distance` times over, would remove.
+    """Pixels of a mask that erosion with a 3x3 square, ``distance`` times over, would remove.
 
     Args:
         mask: (h, w) bool; what lies outside the array counts as outside the mask.
@@ -138,7 +138,7 @@ def _iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 
 
 def _true_throughout_window(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """Along axis 0: true where everything within `radius` is; the outside is false."""
+    """Along axis 0: true where everything within ``radius`` is; the outside is false."""
     length, window = len(mask), 2 * radius + 1
     if length < window:
         return np.zeros(mask.shape, bool)

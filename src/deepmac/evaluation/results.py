@@ -85,10 +85,10 @@ def write_results_json(
     results: Iterable[ImageResult],
     own_ids: Mapping[int, str | int] | None = None,
 ) -> int:
-    """Write detections as a COCO results file, which `COCO.loadRes` and evaluation servers read.
+    """Write detections as a COCO results file, which ``COCO.loadRes`` and evaluation servers read.
 
-    One detection a line: `image_id`, `category_id`, `bbox` (xywh in pixels, three decimals),
-    `score` and, where the model made masks, `segmentation` (run-length encoding, text counts).
+    One detection a line: ``image_id``, ``category_id``, ``bbox`` (xywh in pixels, three decimals),
+    ``score`` and, where the model made masks, ``segmentation`` (run-length encoding, text counts).
     The file appears only once it is complete.
 
     Args:

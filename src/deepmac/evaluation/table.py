@@ -28,7 +28,7 @@ _NO_DETECTOR = "no detector"
 
 
 def flatten_metrics(nested: Mapping[str, Any]) -> dict[str, float]:
-    """`{"mask_gt_box/mIoU/unseen": 0.81, ...}`: what `Evaluation.compute` gave, for loggers.
+    """``{"mask_gt_box/mIoU/unseen": 0.81, ...}``: what ``Evaluation.compute`` gave, for loggers.
 
     Values that do not exist (None) are left out, as are the table of classes and the counts.
     """

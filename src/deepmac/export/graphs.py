@@ -81,7 +81,7 @@ class DetectGraph(nn.Module):
 
 
 def boxes_graph(network: SegmentationNetwork, size: int | None) -> Graph:
-    """`BoxesGraph` with any number of pictures and boxes, none included.
+    """``BoxesGraph`` with any number of pictures and boxes, none included.
 
     Args:
         network: in eval mode.
@@ -102,7 +102,7 @@ def boxes_graph(network: SegmentationNetwork, size: int | None) -> Graph:
 def detect_graph(
     network: SegmentationNetwork, class_map: ClassMap | None, size: int | None
 ) -> Graph:
-    """`DetectGraph` with any number of pictures (Deep-MARC: one); the rest as in `boxes_graph`."""
+    """``DetectGraph`` with any number of pictures (Deep-MARC: one); else as in ``boxes_graph``."""
     images, free = _pictures(network, size)
     height, width = images.shape[-2:]
     true_sizes = torch.tensor([[height, width], [height - 3, width - 5]])

@@ -246,7 +246,7 @@ def label_precision(trainer: Mapping[str, Any]) -> str:
     """What the convolutions compute in: ``32-true``, ``bf16`` or another name of Lightning's.
 
     Args:
-        trainer: as of `label_parts`.
+        trainer: as of ``label_parts``.
     """
     given = str(trainer.get("precision") or "32")
     if given in ("bf16", "bf16-true", "bf16-mixed"):

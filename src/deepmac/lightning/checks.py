@@ -10,8 +10,9 @@ import torch
 from jsonargparse import Namespace
 
 from deepmac.errors import ConfigError
+from deepmac.lightning.arguments import check_arguments
 from deepmac.lightning.console import say
-from deepmac.nn.ranges import PositiveFloat, PositiveInt, Range, Seed, check_arguments
+from deepmac.nn.ranges import PositiveFloat, PositiveInt, Range, Seed
 
 _Limit = Annotated[int, Range(0)] | Annotated[float, Range(0, 1)] | None
 

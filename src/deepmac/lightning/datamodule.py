@@ -25,10 +25,11 @@ from deepmac.data.settings import VAL_SHARE, Split, data_folder, read_annotation
 from deepmac.data.transforms.jitter import JitterMode
 from deepmac.data.transforms.windows import MIN_VISIBLE, window_transform
 from deepmac.errors import ConfigError, DataError
+from deepmac.lightning.arguments import check_arguments
 from deepmac.lightning.console import say
 from deepmac.lightning.xla import device as xla
 from deepmac.models.weights import read_weight_file
-from deepmac.nn.ranges import PositiveInt, Range, Seed, Share, check_arguments
+from deepmac.nn.ranges import PositiveInt, Range, Seed, Share
 
 XLA_MAX_BOXES = 100
 _AUGMENTATIONS = ("flip", "color", "crop_scale", "scale_jitter")

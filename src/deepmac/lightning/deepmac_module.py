@@ -172,7 +172,7 @@ class DeepMACModule(Training, DeepMACSystem):
     """Trains and evaluates :class:`deepmac.nn.deepmac.DeepMAC`.
 
     Args:
-        **arguments: of `Training` and of `DeepMACSystem`.
+        **arguments: of ``Training`` and of ``DeepMACSystem``.
     """
 
     def __init__(self, **arguments: Any) -> None:

@@ -141,7 +141,7 @@ class DeepMARCModule(Training, DeepMARCSystem):
     """Trains and evaluates :class:`deepmac.nn.deepmarc.model.DeepMARC`.
 
     Args:
-        **arguments: of `Training` and of `DeepMARCSystem`.
+        **arguments: of ``Training`` and of ``DeepMARCSystem``.
     """
 
     def __init__(self, **arguments: Any) -> None:

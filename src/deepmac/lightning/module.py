@@ -19,6 +19,7 @@ from deepmac.data.mask_targets import TargetSpec
 from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning import position
+from deepmac.lightning.arguments import check_arguments
 from deepmac.lightning.callbacks.evaluation import gather
 from deepmac.lightning.checkpoint_files import NotFinite, not_finite_part
 from deepmac.lightning.console import say
@@ -35,7 +36,6 @@ from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET
 from deepmac.nn.extensions import import_named
 from deepmac.nn.inference import require_finite_weights
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.nn.ranges import check_arguments
 from deepmac.nn.replicas import ALONE, Replicas, distributed_sum, share
 
 NORMALIZATIONS = {"imagenet": IMAGENET, "centernet_bgr": CENTERNET_BGR}

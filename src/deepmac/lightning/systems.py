@@ -72,7 +72,7 @@ def chosen_option(options: Iterable[str], name: str, default: Any) -> Any:
 
 
 def todays_options(options: Iterable[str], folder: Path) -> list[str]:
-    """Options whose ``--config`` names a file under today's names; see `todays_file`."""
+    """Options whose ``--config`` names a file under today's names; see ``todays_file``."""
     words: list[str] = []
     for word in options:
         name, equals, path = word.partition("=")

@@ -89,6 +89,8 @@ def gaussian_radius(
     Args:
         height: (...) box heights, any unit.
         width: (...) box widths, the same unit.
+        min_iou: the least overlap.
+        rule: see above.
 
     Returns:
         (...) radii in that unit.

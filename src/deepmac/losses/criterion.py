@@ -184,6 +184,7 @@ def supervised_cells(true_sizes: Tensor, ignore: Tensor, stride: int) -> Tensor:
     Args:
         true_sizes: (B, 2) int64 height and width of the content, in input pixels.
         ignore: (B, h, w) bool, cells in crowd regions.
+        stride: input pixels per cell.
 
     Returns:
         (B, 1, h, w) float 0 or 1.

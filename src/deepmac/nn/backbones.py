@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from deepmac.errors import ConfigError, UserError
+from deepmac.errors import UserError
 from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.extensions import is_path, made, named_class
 from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone, upsample_nearest
@@ -41,7 +41,7 @@ class Normalization:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Normalization":
-        """What `to_dict` gave."""
+        """What ``to_dict`` gave."""
         return cls(_triple(values["mean"]), _triple(values["std"]), bool(values["bgr"]))
 
 
@@ -122,12 +122,12 @@ def build_backbone(
         conventions: norms and initial weights of hourglasses.
 
     Raises:
-        ConfigError: an unknown name, an impossible stride, weights that do not go with the name.
-        ValueError: a class that cannot be had or is no backbone.
+        ValueError: an unknown name, an impossible stride, weights that do not go with the name, a
+            class that cannot be had or is no backbone.
         UserError: weights that cannot be downloaded, found or matched.
     """
     if stride not in (4, 8):
-        raise ConfigError(f"a backbone has stride 4 or 8, not {stride}.")
+        raise ValueError(f"a backbone has stride 4 or 8, not {stride}.")
     if name in HOURGLASS_BACKBONES:
         return HourglassBackbone(
             name,
@@ -159,7 +159,7 @@ def build_backbone(
 
 
 class HourglassBackbone(Backbone):
-    """The original's stacked hourglass; arguments as in `build_backbone`."""
+    """The original's stacked hourglass; arguments as in ``build_backbone``."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class HourglassBackbone(Backbone):
     ) -> None:
         super().__init__()
         if weights in ("timm", "package"):
-            raise ConfigError(
+            raise ValueError(
                 f"there are no weights={weights!r} for {name}: give a local file or none."
             )
         network = hourglass_backbone(
@@ -200,7 +200,7 @@ class TimmPyramid(Backbone):
 
     1 x 1 laterals on the levels from ``stride`` to 32, summed top-down with nearest doubling,
     then one 3 x 3 convolution with norm and ReLU on the finest level only (Lin et al. 2017 smooth
-    every level; nothing here reads the others). Arguments as in `build_backbone`.
+    every level; nothing here reads the others). Arguments as in ``build_backbone``.
     """
 
     def __init__(
@@ -248,7 +248,7 @@ class TimmPyramid(Backbone):
 def timm_features(
     name: str, *, weights: str | None = None, checkpoint_activations: bool = False
 ) -> Any:
-    """A timm network that gives its feature levels; arguments and errors as in `build_backbone`."""
+    """A timm network that gives its feature levels; arguments as in ``build_backbone``."""
     network: Any = _timm_network(name, pretrained=weights == "timm")
     if weights == "package":
         load_pretrained(network, package_tensors(name), source="the package")
@@ -263,7 +263,7 @@ def _timm_network(name: str, *, pretrained: bool) -> nn.Module:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, [*HOURGLASS_BACKBONES, *timm.list_models()])
         hint = f"; similar names: {', '.join(close)}" if close else ""
-        raise ConfigError(f"there is no backbone called {name!r}, here or in timm{hint}.")
+        raise ValueError(f"there is no backbone called {name!r}, here or in timm{hint}.")
     try:
         # Windowed transformers otherwise insist on the image size they were trained with.
         return _create(name, pretrained, strict_img_size=False)
@@ -291,13 +291,13 @@ def pyramid_levels(name: str, reductions: Sequence[int], stride: int) -> list[in
     """Index of the last feature level of each stride from ``stride`` to 32.
 
     Raises:
-        ConfigError: ``reductions``, the strides of the network's levels, lack one of these.
+        ValueError: ``reductions``, the strides of the network's levels, lack one of these.
     """
     wanted = [level for level in (4, 8, 16, 32) if level >= stride]
     found = {reduction: index for index, reduction in enumerate(reductions)}
     levels = [found[level] for level in wanted if level in found]
     if len(levels) < len(wanted):
-        raise ConfigError(
+        raise ValueError(
             f"backbone {name} has feature levels of stride {', '.join(map(str, reductions))}, but "
             f"the pyramid needs {', '.join(map(str, wanted))}: choose a hierarchical network."
         )

@@ -134,7 +134,7 @@ def decode_detections(
             the frame of the original's mask branch.
 
     Returns:
-        `Detections`.
+        ``Detections``.
     """
     probabilities = heatmap_logits.float().sigmoid()
     if true_sizes is not None:
@@ -170,9 +170,20 @@ def decode_peaks(
     max_detections: int = 100,
     true_sizes: Tensor | None = None,
 ) -> Detections:
-    """Boxes of the highest ``peaks`` (B, C, h, w); the rest as in `decode_detections`.
+    """Boxes of the highest peaks.
 
     Equal scores are ordered by row, column and class, as the original's.
+
+    Args:
+        peaks: (B, C, h, w) of ``find_peaks``.
+        size: (B, 2, h, w), as of ``decode_detections``.
+        offset: likewise.
+        stride: input pixels per cell.
+        max_detections: K.
+        true_sizes: (B, 2) int (height, width) that boxes are clipped to; None: the map.
+
+    Returns:
+        ``Detections``.
     """
     classes, height, width = peaks.shape[1:]
     flat = peaks.permute(0, 2, 3, 1).flatten(1)

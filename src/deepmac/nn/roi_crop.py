@@ -18,7 +18,7 @@ CROP_IMPLS: tuple[CropImpl, ...] = ("auto", "torchvision", "separable", "corner_
 OutputSize = int | tuple[int, int]
 
 FARTHEST = 2.0**20
-"""Boxes are cut here, in either direction, before they are cropped: see `bounded_boxes`."""
+"""Boxes are cut here, in either direction, before they are cropped: see ``bounded_boxes``."""
 
 
 def roi_crop(
@@ -112,7 +112,7 @@ def separable_roi_align(
     sampling_ratio: int = 2,
     aligned: bool = True,
 ) -> Tensor:
-    """``torchvision.ops.roi_align`` as two matrix products; arguments as in `roi_crop`."""
+    """``torchvision.ops.roi_align`` as two matrix products; arguments as in ``roi_crop``."""
     _check(features, boxes, sampling_ratio)
     height, width = _pair(output_size)
     x_start, y_start, x_end, y_end = _box_edges(features, boxes, spatial_scale)
@@ -129,7 +129,7 @@ def torchvision_roi_align(
     sampling_ratio: int = 2,
     aligned: bool = True,
 ) -> Tensor:
-    """torchvision's operator on padded boxes; arguments as in `roi_crop`.
+    """torchvision's operator on padded boxes; arguments as in ``roi_crop``.
 
     Half precision is computed in float32 and cast back: the CPU operator has no bfloat16, and
     box coordinates above 256 would lose their fractions.
@@ -170,7 +170,7 @@ def corner_aligned_crop(
 
     Args:
         features: (B, C, h, w) float maps.
-        boxes: (B, N, 4) xyxy, as in `roi_crop`.
+        boxes: (B, N, 4) xyxy, as in ``roi_crop``.
         output_size: cells of the crop, one number or (height, width).
         spatial_scale: map pixels per box unit.
 

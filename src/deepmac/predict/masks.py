@@ -145,7 +145,7 @@ class PictureMasks:
     Attributes:
         crops: (N, S, S) foreground probabilities.
         frames: (N, 4) xyxy in the picture's pixels: what each crop covers.
-        scores: (N,) see `mask_scores`.
+        scores: (N,) see ``mask_scores``.
         size: (height, width) of the picture.
         threshold: a pixel belongs to a mask above it.
         rule: how pixels meet cells.
@@ -177,7 +177,7 @@ class PictureMasks:
 
         Args:
             network: that gave it.
-            crops: (N, S, S) of `crop_probabilities`.
+            crops: (N, S, S) of ``crop_probabilities``.
             boxes: (N, 4) xyxy in the picture's pixels.
             size: (height, width) of the picture.
             threshold: a pixel belongs to a mask above it.

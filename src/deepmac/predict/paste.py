@@ -4,7 +4,7 @@ Only the pixels within the box are computed: a mask of S x S becomes the box's r
 small matrix products, and run lengths are read off that region directly. ``PasteRule`` says how
 pixels meet mask cells.
 
-``roi_align``: the mask's cells tile the box, as in `deepmac.nn.roi_crop`; a pixel belongs to the
+``roi_align``: the mask's cells tile the box, as in ``deepmac.nn.roi_crop``; a pixel belongs to the
 box when its centre does, and samples there, held at the outermost cell centres.
 
 ``corner_aligned``: the original's. Pixel j of a side of H samples the mask at
@@ -82,7 +82,7 @@ def paste_masks(
     threshold: float = 0.5,
     rule: PasteRule = "roi_align",
 ) -> NDArray[np.bool_]:
-    """`paste_mask` for (N, S, S) probabilities and (N, 4) boxes: (N, height, width) bool."""
+    """``paste_mask`` for (N, S, S) probabilities and (N, 4) boxes: (N, height, width) bool."""
     count = len(_array(boxes))
     masks = np.zeros((count, height, width), dtype=np.bool_)
     regions = paste_regions(probabilities, boxes, height, width, rule, threshold)
@@ -99,7 +99,7 @@ def masks_to_rles(
     threshold: float = 0.5,
     rule: PasteRule = "roi_align",
 ) -> list[dict[str, Any]]:
-    """`paste_masks` as COCO run lengths, without ever making the full-size masks.
+    """``paste_masks`` as COCO run lengths, without ever making the full-size masks.
 
     Args:
         probabilities: (N, S, S) in [0, 1].

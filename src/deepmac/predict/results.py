@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 Masks = NDArray[np.bool_]
 
 MOST_BYTES = 1 << 30
-"""Masks that take more than this together are not put into one array: see `PastedMasks`."""
+"""Masks that take more than this together are not put into one array: see ``PastedMasks``."""
 
 
 class PastedMasks(Sequence[Masks]):
@@ -72,7 +72,7 @@ class _Result(Sequence[Any]):
 
     @cached_property
     def masks(self) -> Masks | PastedMasks:
-        """(N, H, W) bool; beyond ``MOST_BYTES`` a `PastedMasks` of that shape."""
+        """(N, H, W) bool; beyond ``MOST_BYTES`` a ``PastedMasks`` of that shape."""
         masks = PastedMasks(self.pasted)
         return masks[:] if np.prod(masks.shape, dtype=np.int64) <= MOST_BYTES else masks
 

@@ -1,7 +1,7 @@
 """More looks at a picture for masks of given boxes: mirrored, and closer at small objects.
 
 Probabilities of all looks are averaged; a network is never asked for anything but masks of boxes.
-`finer_crops` is what the rest of the package calls.
+``finer_crops`` is what the rest of the package calls.
 """
 
 from __future__ import annotations

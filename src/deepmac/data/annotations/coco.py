@@ -91,8 +91,8 @@ def read_coco(
     kept in the cache (``DEEPMAC_CACHE``) as arrays that all processes share.
 
     Args:
-        json_path: The annotation file.
-        image_dir: Folder that the ``file_name`` entries start from.
+        json_path: the annotation file.
+        image_dir: folder that the ``file_name`` entries start from.
         on_error: "stop" raises one error that names the first fault and counts the others;
             "drop" leaves out faulty images (with their annotations), annotations and masks, and
             counts them (show ``index.dropped_summary()``). A fault of the mask alone keeps the
@@ -101,7 +101,7 @@ def read_coco(
             off; "full": every image and every mask is decoded. "drop" checks at least headers.
         require_annotations: False accepts a file without ``annotations`` (COCO's image_info) and
             a set without objects.
-        reading: What the file leaves open.
+        reading: what the file leaves open.
 
     Raises:
         DataError: one sentence with file, ids and what to do.
@@ -142,7 +142,7 @@ def index_of(
     Args:
         content: with the lists ``images``, ``annotations`` and ``categories``.
         path: of the file or folder that they come from, for messages.
-        image_dir: Folder that the ``file_name`` entries start from.
+        image_dir: folder that the ``file_name`` entries start from.
         problems: what that reader has found.
         on_error: as the others, see :func:`read_coco`.
         check_images: see there.

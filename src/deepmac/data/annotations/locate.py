@@ -18,10 +18,10 @@ def locate_coco(
     ``<split>/`` (each also inside ``images/``) or ``images/``.
 
     Args:
-        root: Folder of the data set; None when both other paths are given.
+        root: folder of the data set; None when both other paths are given.
         split: "train", "val", ...
-        json: Annotation file instead; relative to ``root`` or to the working directory.
-        image_dir: Image folder instead; relative to ``root`` or to the working directory.
+        json: annotation file instead; relative to ``root`` or to the working directory.
+        image_dir: image folder instead; relative to ``root`` or to the working directory.
 
     Raises:
         DataError: nothing there; the sentence lists what was looked for.

@@ -1,4 +1,4 @@
-"""Coats of the `shapes` data set: with ``difficulty=coats`` a kind is also told by its paint.
+"""Coats of the ``shapes`` data set: with ``difficulty=coats`` a kind is also told by its paint.
 
 Natural classes differ in more than outline: a zebra is striped, a mug has a handle of one colour.
 Here every kind has colours of its own and its own pair of textures, for its body and for one

@@ -1,4 +1,4 @@
-"""The embedded `shapes` data set: generated pictures and COCO files, written on first use.
+"""The embedded ``shapes`` data set: generated pictures and COCO files, written on first use.
 
 Ten classes, masks for five of them in the training file: a small stand-in for partially
 supervised instance segmentation that needs no download. The pictures are drawn by

@@ -1,4 +1,4 @@
-"""The outlines of the `shapes` data set: ten families of closed curves, some with holes."""
+"""The outlines of the ``shapes`` data set: ten families of closed curves, some with holes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One picture of the `shapes` data set: textured objects in front of a textured ground."""
+"""One picture of the ``shapes`` data set: textured objects in front of a textured ground."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paint of the `shapes` data set: one family of textures for objects and grounds alike."""
+"""The paint of the ``shapes`` data set: one family of textures for objects and grounds alike."""
 
 from __future__ import annotations
 

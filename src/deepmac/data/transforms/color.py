@@ -58,6 +58,10 @@ def distort_color(
 
     Args:
         image: (3, H, W) uint8 RGB, any memory layout.
+        hue: see ``adjust_hue``; likewise the others.
+        contrast: factor.
+        saturation: factor.
+        brightness: addend, of 1.
         hue: delta in turns, contrast, saturation: factors, brightness: delta on the 0..1 scale.
 
     Returns:

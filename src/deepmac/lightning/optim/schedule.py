@@ -26,6 +26,15 @@ def learning_rate_factor(
     tenth at each of the ``drops``. An endless run (``total_steps`` infinite) stays constant after
     the warm-up, unless time limits it: then the cosine follows ``time_share``, the part of the
     time that has gone by. With both limits it follows the one that is nearer.
+
+    Args:
+        step: from 0.
+        total_steps: of the whole training; may be infinite.
+        warmup_steps: 0 = none.
+        warmup_factor: of the first step.
+        shape: what follows the warm-up.
+        drops: steps, for ``steps``.
+        time_share: 0..1; None where time does not limit the training.
     """
     if step < warmup_steps:
         return warmup_factor + (1 - warmup_factor) * step / warmup_steps

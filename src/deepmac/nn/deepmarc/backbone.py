@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from deepmac.errors import ConfigError
 from deepmac.nn.backbones import pyramid_levels, timm_features, timm_normalization
 from deepmac.nn.extensions import is_path, made, named_class
 from deepmac.nn.hourglass import HOURGLASS_BACKBONES
@@ -27,8 +26,7 @@ def build_pyramid(name: str, **arguments: Any) -> Any:
         **arguments: of ``PyramidBackbone``.
 
     Raises:
-        ConfigError: see ``PyramidBackbone``.
-        ValueError: a class that cannot be had or is no such module.
+        ValueError: see ``PyramidBackbone``; a class that cannot be had or is no such module.
     """
     if not is_path(name) or timm.is_model(name):
         return PyramidBackbone(name, **arguments)
@@ -48,7 +46,7 @@ class PyramidBackbone(nn.Module):
     Args:
         name: any timm model with feature levels of stride 4, 8, 16 and 32.
         width: channels of every level.
-        weights: of the body: None, ``timm``, ``package`` or a local file (see `build_backbone`).
+        weights: of the body: None, ``timm``, ``package`` or a local file (see ``build_backbone``).
         freeze_norm: the body's batch norms keep the statistics and scales of their weights, as
             torchvision's detectors do; for few images per device.
         checkpoint_activations: trade time for memory in training.
@@ -59,7 +57,7 @@ class PyramidBackbone(nn.Module):
         normalization: what the weights expect.
 
     Raises:
-        ConfigError: an hourglass, which has no pyramid, or a name unknown to timm.
+        ValueError: an hourglass, which has no pyramid, or a name unknown to timm.
         UserError: weights that cannot be downloaded, found or matched.
     """
 
@@ -74,7 +72,7 @@ class PyramidBackbone(nn.Module):
     ) -> None:
         super().__init__()
         if name in HOURGLASS_BACKBONES:
-            raise ConfigError(
+            raise ValueError(
                 f"{name} gives one map, but Deep-MARC needs a feature pyramid: choose a timm "
                 "network such as resnet50."
             )

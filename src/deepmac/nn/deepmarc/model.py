@@ -75,8 +75,8 @@ class DeepMARC(SegmentationNetwork):
         checkpoint_activations: recompute backbone activations in the backward pass.
 
     Raises:
-        ConfigError: a backbone that is unknown or has no pyramid.
-        ValueError: other settings that do not go together.
+        ValueError: a backbone that is unknown or has no pyramid, or settings that do not go
+            together.
     """
 
     def __init__(

@@ -6,10 +6,11 @@ from typing import Annotated
 import pytest
 
 from deepmac.errors import ConfigError
+from deepmac.lightning.arguments import check_arguments
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule
-from deepmac.nn.ranges import NonNegativeInt, OpenShare, Range, check_arguments
+from deepmac.nn.ranges import NonNegativeInt, OpenShare, Range
 
 INFINITY = float("inf")
 
