@@ -15,7 +15,7 @@ from deepmac.models.files import write_model
 from deepmac.nn.deepmac import DeepMAC
 from networks import tiny_card, tiny_model
 
-CARD = tiny_card(classes=ClassMap((1, 2), ("ant", "bee"), frozenset({1})))
+CARD = tiny_card(classes=ClassMap((1, 2), ("ant", "bee"), frozenset({1})), pixel_embedding_dim=16)
 
 
 def spread_masks(network: DeepMAC) -> None:
