@@ -143,8 +143,8 @@ class Evaluation:
         Returns:
             ``{section: {metric: {group: value or None}}}`` with the sections of the class, plus
             ``detector``, ``per_class``, ``instances``, ``images``, ``images_in_data_set``,
-            ``restricted``. Values lie in 0..1. None: the group has no ground truth, or the section was not
-            predicted.
+            ``restricted``. Values lie in 0..1. None: the group has no ground truth, or the section
+            was not predicted.
 
         Raises:
             DataError: an unknown image id.
