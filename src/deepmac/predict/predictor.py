@@ -239,4 +239,4 @@ def to_rgb(picture: Any) -> NDArray[np.uint8]:
         raise UserError(
             f"a picture must be (H, W, 3) uint8 RGB, not {rgb.shape} {rgb.dtype}: convert it"
         )
-    return rgb
+    return rgb if rgb.flags.writeable else rgb.copy()  # torch warns of what cannot be written

@@ -34,6 +34,8 @@ _COLOR_WEIGHT = 0.6
 _MOST = 3.0
 """Bound on that logarithm."""
 _LOGIT_EPSILON = 1e-3
+_LEAST_CELLS, _PIXELS = 8, 256
+"""Cells, and about so many pixels, that are averaged together."""
 _ISLAND, _HOLE = 0.05, 0.05
 """Parts and holes of less than this share of the mask's cells are specks."""
 
@@ -82,14 +84,15 @@ def sample_picture(picture: Tensor, frames: Tensor, size: int) -> Tensor:
 
     Cells wider than a pixel average what they cover.
     """
-    height, width = picture.shape[-2:]
+    pixels = picture.permute(1, 2, 0)  # as pictures lie in memory, so that few are copied
+    height, width = pixels.shape[:2]
     cut = []
     for x0, y0, x1, y1 in frames.tolist():
-        top, rows = _weights(y0, y1, height, size)
-        left, columns = _weights(x0, x1, width, size)
-        pixels = picture[:, top : top + rows.shape[1], left : left + columns.shape[1]].float()
-        cut.append(rows @ pixels @ columns.T)
-    return torch.stack(cut).to(frames.device) / 255
+        columns = _centres(x0, x1, width, size)
+        left, right = _reached(columns, (x1 - x0) / size, width)
+        rows = _means(pixels[:, left:right], _centres(y0, y1, height, size), (y1 - y0) / size)
+        cut.append(_means(rows.transpose(0, 1), columns - left, (x1 - x0) / size))
+    return torch.stack(cut).permute(0, 3, 2, 1).to(frames.device) / 255
 
 
 def color_evidence(guide: Tensor, probabilities: Tensor) -> Tensor:
@@ -246,14 +249,28 @@ def _resize(values: Tensor, size: int) -> Tensor:
     return F.interpolate(values, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def _weights(start: float, end: float, length: int, cells: int) -> tuple[int, Tensor]:
-    """The first pixel that matters, and (cells, pixels) weights that average pixels into cells."""
-    step = (end - start) / cells
-    centres = start + (torch.arange(cells) + 0.5) * step - 0.5  # pixel centres at integers
-    centres = centres.clamp(0, length - 1)
+def _centres(start: float, end: float, length: int, cells: int) -> Tensor:
+    """(cells,) on a scale that has pixel centres at integers, none beyond the border's."""
+    steps = (torch.arange(cells) + 0.5) * ((end - start) / cells)
+    return (start + steps - 0.5).clamp(0, length - 1)
+
+
+def _reached(centres: Tensor, step: float, length: int) -> tuple[int, int]:
+    """The first pixel that matters to cells, and the one after the last."""
     reach = max(1.0, step)
-    first = max(0, int(centres[0].item() - reach))
-    last = min(length - 1, int(centres[-1].item() + reach + 1))
-    pixels = torch.arange(first, last + 1)
-    weights = (1 - (centres[:, None] - pixels).abs() / reach).clamp(min=0)
-    return first, weights / weights.sum(1, keepdim=True)
+    first, last = int(centres[0].item() - reach), int(centres[-1].item() + reach + 1)
+    return max(0, first), min(length, last + 1)
+
+
+def _means(pixels: Tensor, centres: Tensor, step: float) -> Tensor:
+    """(cells, W, 3) float32: means of rows of (H, W, 3), weighted by a hat two cells wide.
+
+    A few cells at a time: a weight is 0 for nearly all of the rows of a large frame.
+    """
+    reach, means = max(1.0, step), []
+    for some in centres.split(max(_LEAST_CELLS, int(_PIXELS / reach))):
+        first, end = _reached(some, step, len(pixels))
+        weights = (1 - (some[:, None] - torch.arange(first, end)).abs() / reach).clamp(min=0)
+        weights = weights / weights.sum(1, keepdim=True)
+        means.append(weights @ pixels[first:end].float().flatten(1))
+    return torch.cat(means).view(len(centres), *pixels.shape[1:])
