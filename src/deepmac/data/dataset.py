@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -16,6 +18,7 @@ from deepmac.data.annotations.coco import CocoIndex, ImageRecord, Instance
 from deepmac.data.annotations.points import most_points, point_fields
 from deepmac.data.batch import Sample
 from deepmac.data.collate import most_useful
+from deepmac.data.copy_paste import CopyPaste
 from deepmac.data.exhaustive import open_classes
 from deepmac.data.images import read_image
 from deepmac.data.mask_targets import TargetSpec, crop_targets, ignore_map
@@ -26,7 +29,7 @@ from deepmac.errors import ConfigError, DataError
 from deepmac.nn.roi_crop import grow_boxes
 
 ModelMasks = Literal["weigh", "ignore"]
-Key = int | tuple[int, int] | tuple[int, int, int]
+Key = int | tuple[int, int] | tuple[int, int, int] | tuple[int, int, int, int]
 
 
 class CocoInstances(Dataset[Sample]):
@@ -58,6 +61,7 @@ class CocoInstances(Dataset[Sample]):
             box alone). 0 = off; never outside training.
         roi_jitter_mode: see :func:`deepmac.data.transforms.jitter.jitter_boxes`.
         roi_jitter_share: of the boxes that are moved.
+        copy_paste: share of the training samples onto which objects of another image are pasted.
         max_objects: of a training sample, drawn anew each time; None = all there are.
         min_visible: objects of which the crop leaves less than this share of the box are left out
             of training.
@@ -78,6 +82,7 @@ class CocoInstances(Dataset[Sample]):
         max_roi_jitter_ratio: float = 0.0,
         roi_jitter_mode: JitterMode = "default",
         roi_jitter_share: float = 1.0,
+        copy_paste: float = 0.0,
         max_objects: int | None = None,
         min_visible: float = 0.0,
         min_box_size: float = 1.0,
@@ -103,6 +108,9 @@ class CocoInstances(Dataset[Sample]):
         self.max_roi_jitter_ratio = max_roi_jitter_ratio if training else 0.0
         self.roi_jitter_mode: JitterMode = roi_jitter_mode
         self.roi_jitter_share = roi_jitter_share
+        self.copy_paste: CopyPaste | None = None
+        if copy_paste and training:
+            self.copy_paste = CopyPaste(index, masked_category_ids, copy_paste)
         self.max_objects = max_objects
         self.min_visible = min_visible
         self.min_box_size = min_box_size
@@ -128,17 +136,20 @@ class CocoInstances(Dataset[Sample]):
         return len(self.index.images)
 
     def __getitem__(self, key: Key) -> Sample:
-        """The sample of an image, of ``(epoch, image)``, or of ``(epoch, image, batch)``.
+        """The sample of an image, of ``(epoch, image)``, or of ``(epoch, image, batch, again)``.
+
+        ``again`` counts the times that the image came before in the epoch.
 
         Raises:
             DataError: the image cannot be read; one sentence, also out of a worker process.
         """
-        epoch, position, batch = (*key, 0)[:3] if isinstance(key, tuple) else (0, key, 0)
+        key = key if isinstance(key, tuple) else (0, key)
+        epoch, position, batch, again = (*key, 0, 0)[:4]
         record = self.index.images[position]
-        objects, crowds = self._objects(record)
-        sample = self._read(record, objects)
-        with _seeded(self.seed, epoch, position):
-            sample = self._transform(epoch, batch)(sample)
+        with _seeded(self.seed, epoch, position, *([again] if again else [])):
+            record, pixels = self._read(record)
+            objects, crowds = self._objects(record)
+            sample = self._transform(epoch, batch)(self._framed(pixels, objects))
             geometry, boxes = sample["geometry"], sample["boxes"].as_subclass(Tensor)
             if self.training:
                 objects, boxes = self._visible(objects, boxes, geometry)
@@ -158,13 +169,20 @@ class CocoInstances(Dataset[Sample]):
         crowds = [item for item in record.instances if item.iscrowd]
         return [item for item in record.instances if not item.iscrowd], crowds
 
-    def _read(self, record: ImageRecord, objects: list[Instance]) -> dict[str, Any]:
+    def _read(self, record: ImageRecord) -> tuple[ImageRecord, NDArray[np.uint8]]:
+        """The picture, and what is on it once others' objects are pasted onto it."""
         try:
             pixels = read_image(record.path, (record.width, record.height))
+            if self.copy_paste is None:
+                return record, pixels
+            items, pixels = self.copy_paste(record, list(record.instances), pixels)
         except DataError as error:
             raise SampleError(str(error)) from None
+        return replace(record, instances=tuple(items)), pixels
+
+    def _framed(self, pixels: NDArray[np.uint8], objects: list[Instance]) -> dict[str, Any]:
         boxes = torch.tensor([item.box for item in objects], dtype=torch.float32).reshape(-1, 4)
-        size = (record.height, record.width)
+        size = pixels.shape[:2]
         return {
             "image": tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1)),
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
@@ -278,9 +296,9 @@ class SampleError(DataError):
 
 
 @contextmanager
-def _seeded(seed: int, epoch: int, position: int) -> Iterator[None]:
-    """Torch's CPU generator in a state that depends on the three numbers only."""
-    words = np.random.SeedSequence((seed, epoch, position)).generate_state(1, np.uint64)
+def _seeded(*numbers: int) -> Iterator[None]:
+    """Torch's CPU generator in a state that depends on these numbers only."""
+    words = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: that would seed (or queue seeding) every accelerator, too.
         torch.default_generator.manual_seed(int(words[0] >> np.uint64(1)))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -20,6 +22,7 @@ from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances, ModelMasks
 from deepmac.data.mask_targets import TargetSpec
 from deepmac.data.original.dataset import data_set_of
+from deepmac.data.rare_classes import repeat_factors
 from deepmac.data.sampler import EpochBatchSampler
 from deepmac.data.settings import VAL_SHARE, Split, data_folder, read_annotations, read_classes
 from deepmac.data.transforms.jitter import JitterMode
@@ -76,6 +79,10 @@ class CocoDataModule(pl.LightningDataModule):
         max_roi_jitter_ratio: move mask-training boxes by up to this share of their size.
         roi_jitter_mode: see :func:`deepmac.data.transforms.jitter.jitter_boxes`.
         roi_jitter_share: of the mask-training boxes that are moved.
+        copy_paste: share of the training images onto which objects of another image are pasted,
+            such as have a mask by a person that supervises.
+        repeat_threshold: classes on a smaller share of the images are rare, and images of theirs
+            come more often (repeat factor sampling; LVIS takes 0.001); 0 = every image once.
         windows: instead of the crop, sides in pixels of square windows around one object each, at
             the scale it has in an input of ``image_size``; every batch draws one of the sides.
         window_scale: range of the factor on that scale.
@@ -125,6 +132,8 @@ class CocoDataModule(pl.LightningDataModule):
         max_roi_jitter_ratio: Share = 0.0,
         roi_jitter_mode: JitterMode = "default",
         roi_jitter_share: Share = 1.0,
+        copy_paste: Share = 0.0,
+        repeat_threshold: Share = 0.0,
         windows: list[PositiveInt] | None = None,
         window_scale: tuple[_Scale, _Scale] = (0.6, 1.25),
         window_objects: PositiveInt | None = None,
@@ -251,7 +260,14 @@ class CocoDataModule(pl.LightningDataModule):
             drop_last=True,
             rank=rank,
             world_size=world_size,
+            factors=self._repeat_factors,
         )
+
+    @cached_property
+    def _repeat_factors(self) -> NDArray[np.float64] | None:
+        assert self.train_index is not None
+        threshold = self.hparams["repeat_threshold"]
+        return repeat_factors(self.train_index.table, threshold) if threshold else None
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every validation image once, over all replicas."""
@@ -307,6 +323,7 @@ class CocoDataModule(pl.LightningDataModule):
             max_roi_jitter_ratio=settings["max_roi_jitter_ratio"],
             roi_jitter_mode=settings["roi_jitter_mode"],
             roi_jitter_share=settings["roi_jitter_share"],
+            copy_paste=settings["copy_paste"],
             max_objects=settings["window_objects"] if training and settings["windows"] else None,
             min_visible=MIN_VISIBLE if training and settings["windows"] else 0.0,
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -55,9 +57,9 @@ class OriginalInstances(CocoInstances):
     def _objects(self, record: ImageRecord) -> tuple[list[Instance], list[Instance]]:
         return (list(record.instances), []) if self.training else super()._objects(record)
 
-    def _read(self, record: ImageRecord, objects: list[Instance]) -> dict[str, Any]:
-        pixels = SourcePixels.identity(record.height, record.width)
-        return {**super()._read(record, objects), "pixels": pixels}
+    def _framed(self, pixels: NDArray[np.uint8], objects: list[Instance]) -> dict[str, Any]:
+        source = SourcePixels.identity(*pixels.shape[:2])
+        return {**super()._framed(pixels, objects), "pixels": source}
 
     def _large_enough(self, sides: Tensor) -> Tensor:
         return sides > 0
