@@ -53,10 +53,10 @@ def test_train__leaves_the_whole_run_directory(trained):
         for name in names:
             assert {"all", "seen", "unseen"} <= metrics[section][name].keys()
     assert "mIoU" in out
-    assert f"run directory: {run_dir}" in out.splitlines()
-    first, network = out.splitlines()[:2]
+    assert "run directory: first" in out.splitlines()
+    first, network, cost = out.splitlines()[:3]
     assert first == "fit, into first"
-    assert network.startswith("deepmac: tf_efficientnet_lite0") and "GFLOP an image" in network
+    assert network.startswith("deepmac: tf_efficientnet_lite0") and "GFLOP an image" in cost
     assert not any(word in out for word in ("Total FLOPs", "Seed set", "GPU available"))
     assert out.rstrip().splitlines()[-1].startswith("in percent"), "the table comes last"
 
@@ -174,6 +174,16 @@ def test_two_processes__evaluate_every_image_once(place):
     assert out.count("trainer.sync_batchnorm: torch synchronises") == 1
     assert "sync_dist" not in out
     assert out.rstrip().splitlines()[-1].startswith("in percent"), "the table comes last"
+
+
+def test_early_stopping__says_why_the_training_ended(place):
+    folder, go = place
+    words = [w for w in TINY if "max_epochs" not in w]
+    words += ["callbacks=early_stopping", "callbacks.early_stopping.init_args.patience=1"]
+    words += ["trainer.max_epochs=8", "model.lr=1e-9", "model.warmup_start_lr=1e-9"]
+    out = go(train_py(*words, "hydra.run.dir=early"))
+    assert "stopped early: mask/AP/all has not become better than 0.000 in 1 validations" in out
+    assert json.loads((folder / "early/metrics.json").read_text())["step"] < 32
 
 
 def test_moving_average__and_accumulation_run_to_the_end(place):

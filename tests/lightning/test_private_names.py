@@ -1,12 +1,14 @@
 """Names of Lightning that are not public: one file knows them, and each is there."""
 
 import ast
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.strategies import XLAStrategy
 from pytorch_lightning.strategies.launchers import subprocess_script
@@ -91,6 +93,10 @@ def test_attributes_that_we_read__are_there(tmp_path):
     assert vars(writer)["_last_global_step_saved"] == 10
     assert private.time_limit(Timer("00:00:01:30")) == 90
     assert private.time_limit(Timer()) == 0
+    if find_spec("wandb"):
+        logger = WandbLogger(save_dir=tmp_path)
+        private.without_anonymous(logger)
+        assert {"project", "dir"} <= vars(logger)["_wandb_init"].keys() - {"anonymous"}
     assert "_launched" in XLAStrategy.__init__.__code__.co_names  # it cannot be made without XLA
 
 

@@ -12,10 +12,9 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.callbacks import EarlyStopping, Timer
 from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from rich.console import Console
 
 from deepmac.errors import ConfigError, Interrupted, UserError, one_sentence
 from deepmac.evaluation import format_table
@@ -32,7 +31,7 @@ from deepmac.lightning.callbacks.stop_signals import (
 )
 from deepmac.lightning.checkpoint_files import CheckpointFiles, damaged, is_of_restoring
 from deepmac.lightning.checks import check_numbers, chosen_checkpoint, synchronized_norms
-from deepmac.lightning.console import quiet_library_chatter, say
+from deepmac.lightning.console import quiet_library_chatter, say, terminal
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.going_on import command_to_go_on
 from deepmac.lightning.peers import is_lost_peer, watch_children
@@ -46,6 +45,7 @@ from deepmac.lightning.systems import (
     todays_options,
     with_model_of,
 )
+from deepmac.lightning.trackers import check_installed
 from deepmac.lightning.xla.strategies import XLAReplicas, take_precision
 
 # Errors come as exceptions, and a printed configuration is nothing but the configuration.
@@ -151,12 +151,16 @@ class DeepMACCLI(SettingsCLI):
         self.portable_settings()
         settings = self.config[self.subcommand]
         settings.ckpt_path = chosen_checkpoint(settings.get("ckpt_path"), self.run_dir)
+        held = any((self.run_dir / "checkpoints").glob("*.ckpt"))
+        if self.command == "fit" and settings.ckpt_path is None and held:
+            say("there are checkpoints of an earlier training: this one replaces them")
         take_precision(settings.trainer)
         settings.trainer.sync_batchnorm = synchronized_norms(settings.trainer)
         settings.trainer.default_root_dir = str(self.run_dir)
         detector = settings.model.get("detector", True)
         for group, key in (("callbacks", "dirpath"), ("logger", "save_dir")):
             for entry in settings.trainer.get(group) or []:
+                check_installed(entry.class_path)
                 arguments = entry.get("init_args") or Namespace()
                 if arguments.get("monitor") is not None:
                     arguments.monitor = monitored(arguments.monitor, detector=detector)
@@ -210,9 +214,10 @@ class DeepMACCLI(SettingsCLI):
         if any(c.received for c in self.trainer.callbacks if isinstance(c, StopSignals)):  # type: ignore
             raise SIGTERMException  # nothing but the evaluation is left to do
         self._say_what_time_left_undone()
+        self._say_what_stopped_early()
         if evaluation is None or not self.trainer.limit_val_batches:
             return
-        say(f"run directory: {self.run_dir}")
+        say(f"run directory: {os.path.relpath(self.run_dir)}")
         if isinstance(self.trainer.strategy, XLAReplicas):
             return  # its processes have done it
         if evaluation.step != self.trainer.global_step or self.config["fit"].trainer.fast_dev_run:
@@ -220,7 +225,7 @@ class DeepMACCLI(SettingsCLI):
                 self.model, datamodule=self.datamodule, verbose=False, weights_only=True
             )
         elif self.trainer.is_global_zero:
-            Console(highlight=False).print(format_table(evaluation.metrics))
+            terminal.print(format_table(evaluation.metrics))
 
     def _say_what_time_left_undone(self) -> None:
         """Where ``max_time`` ended the training; it counts from the run's first start."""
@@ -233,6 +238,14 @@ class DeepMACCLI(SettingsCLI):
             command = command_to_go_on(self.run_dir, {"trainer.max_time": text})
             step = self.trainer.global_step
             say(f"stopped by trainer.max_time, after step {step}; to go on: {command}")
+
+    def _say_what_stopped_early(self) -> None:
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
+                say(
+                    f"stopped early: {callback.monitor} has not become better than "
+                    f"{callback.best_score:.3f} in {callback.wait_count} validations"
+                )
 
     def validate(self, **kwargs: Any) -> None:
         """Our table replaces Lightning's list of values."""

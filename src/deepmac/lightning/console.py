@@ -6,6 +6,10 @@ import logging
 import warnings
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+
+terminal = Console(highlight=False)
+"""All that a run prints beyond plain lines goes here: above its progress, never through it."""
 
 
 @rank_zero_only
@@ -20,8 +24,10 @@ def quiet_library_chatter() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*isinstance.treespec, LeafSpec.*",
+        "You're using the WeightAveraging callback with a model that overrides.*",  # no shards here
         ".*sync_dist=True.*",  # what we log is gathered, and so the same on every replica
         ".*could not find the monitored key.*",  # training may end before the first evaluation
+        ".*Checkpoint directory .* exists and is not empty.*",  # ``cli`` says it of a new training
         "The dirpath has changed from .*",  # an evaluation has a run directory of its own
         ".*does not have many workers which may be a bottleneck.*",  # data.num_workers was chosen
     ):

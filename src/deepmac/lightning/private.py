@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.strategies import XLAStrategy
 from pytorch_lightning.strategies.launchers import subprocess_script
@@ -33,7 +34,16 @@ __all__ = [
     "time_limit",
     "trainer_of",
     "validation_follows",
+    "without_anonymous",
 ]
+
+
+# Of a logger.
+
+
+def without_anonymous(logger: WandbLogger) -> None:
+    """Leave out an argument of ``wandb.init`` that W&B has given up, and warns of."""
+    logger._wandb_init.pop("anonymous", None)
 
 
 # Of a trainer.

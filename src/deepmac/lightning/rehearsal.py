@@ -25,7 +25,7 @@ def rehearse(module: SegmentationModule, image_size: int, *, training: bool = Tr
         training: its optimizer is needed.
 
     Returns:
-        What the network is, in a line.
+        What the network is, in two lines.
 
     Raises:
         ConfigError: settings that do not go together, or a network larger than the memory.
@@ -63,7 +63,7 @@ def _without_memory(module: SegmentationModule) -> SegmentationNetwork:
 
 def _told(system: str, settings: Mapping[str, Any], network: SegmentationNetwork, size: int) -> str:
     count = sum(p.numel() for p in network.parameters()) / 1e6
-    text = f"{system}: {settings['backbone']} and mask head {settings['mask_head']}, "
+    text = f"{system}: {settings['backbone']}, mask head {settings['mask_head']}, "
     text += f"{count:.1f} M parameters"
     try:
         with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -71,4 +71,4 @@ def _told(system: str, settings: Mapping[str, Any], network: SegmentationNetwork
     except Exception:  # a backbone of somebody else's that looks at its values
         return text
     flop = counter.get_total_flops() / 1e9
-    return f"{text}, {flop:.3g} GFLOP an image of {size} pixels before its masks"
+    return f"{text}\n{flop:.3g} GFLOP an image of {size} pixels before its masks"

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from rich.console import Console
 
 from deepmac.evaluation import Evaluation, flatten_metrics, format_table
 from deepmac.evaluation.average_precision import Backend
 from deepmac.evaluation.results import ImageResult, write_results_json
 from deepmac.files import write_atomically
+from deepmac.lightning.console import terminal
 from deepmac.lightning.xla import device as xla
 from deepmac.nn.ranges import PositiveInt
 
@@ -28,7 +28,12 @@ def monitored(metric: str = "mask/AP/all", *, detector: bool) -> str:
     return metric if detector or not metric.startswith(_FOUND) else "mask_gt_box/mIoU/all"
 
 
-_HEADLINES = ("box/AP/all", "mask/AP/all", "mask_gt_box/mIoU/seen", "mask_gt_box/mIoU/unseen")
+_HEADLINES = {
+    "box/AP/all": "box AP",
+    "mask/AP/all": "mask AP",
+    "mask_gt_box/mIoU/seen": "mIoU seen",
+    "mask_gt_box/mIoU/unseen": "mIoU unseen",
+}
 
 
 class EvaluateCoco(Callback):
@@ -108,14 +113,15 @@ class EvaluateCoco(Callback):
         write_atomically(path, json.dumps(content, indent=1) + "\n")
 
     def _print(self, trainer: pl.Trainer, flat: dict[str, float]) -> None:
-        console = Console(highlight=False)
         if trainer.state.fn == "fit":
-            shown = "  ".join(f"{name} {flat[name]:.3f}" for name in _HEADLINES if name in flat)
-            console.print(f"step {self.step}: {shown}")
+            shown = (
+                f"{said} {flat[name]:.3f}" for name, said in _HEADLINES.items() if name in flat
+            )
+            terminal.print(f"step {self.step}: {', '.join(shown)}")
             return
-        console.print(format_table(self.metrics))
+        terminal.print(format_table(self.metrics))
         if self.metrics["restricted"]:
-            console.print(
+            terminal.print(
                 f"measured on {self.metrics['images']} of "
                 f"{self.metrics['images_in_data_set']} validation images"
             )
@@ -155,9 +161,7 @@ class WriteResults(Callback):
             index = getattr(trainer.datamodule, "predict_index", None)  # type: ignore[attr-defined]
             own_ids = None if index is None else index.text_ids
             count = write_results_json(path, everything, own_ids)
-            Console(highlight=False).print(
-                f"{count} detections on {len(everything)} images written to {path}"
-            )
+            terminal.print(f"{count} detections on {len(everything)} images written to {path}")
 
 
 def gather(trainer: pl.Trainer, state: T) -> list[T]:

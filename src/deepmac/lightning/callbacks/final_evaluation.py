@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from rich.console import Console
 
 from deepmac.evaluation import format_table
 from deepmac.lightning.callbacks.evaluation import EvaluateCoco
+from deepmac.lightning.console import terminal
 
 
 class FinalEvaluation(Callback):
@@ -27,4 +27,4 @@ class FinalEvaluation(Callback):
             trainer.fit_loop.epoch_loop.val_loop.run()
             trainer.training = True
         if trainer.is_global_zero:
-            Console(highlight=False).print(format_table(scored[0].metrics))
+            terminal.print(format_table(scored[0].metrics))

@@ -1,65 +1,77 @@
-"""What a person watching a run sees: losses, seconds per step, time left."""
+"""What a person watching a run sees: how far it is, its losses, its pace."""
 
 from __future__ import annotations
 
-import sys
+import math
 import time
 from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
+from pytorch_lightning.callbacks import ProgressBar
+from rich.live import Live
 
-from deepmac.nn.ranges import NonNegativeFloat, NonNegativeInt
+from deepmac.lightning.callbacks.pace import Pace, rest_of, total_batches
+from deepmac.lightning.callbacks.screen import Screen, figure
+from deepmac.lightning.callbacks.stop_signals import StopSignals
+from deepmac.lightning.console import terminal
+from deepmac.nn.ranges import NonNegativeFloat
 
-_MEMORY = 0.98
-"""Share of the earlier steps' weight that each step leaves in the mean of the waiting."""
 _STEPS_BEFORE_ADVICE = 100
 _MUCH = 0.2
-
+_DRAWN_EVERY = 0.25  # seconds; reading a loss waits for the device
 _TIMES = ("train/seconds_per_step", "train/data_wait")
 
 
-class Progress(RichProgressBar):
-    """A rich bar on a terminal; elsewhere a plain line now and then. Logs the pace either way.
+class Progress(ProgressBar):
+    """Two lines that stay at the foot of a terminal; elsewhere a plain line now and then.
 
-    ``train/data_wait`` is the share of the time in which a step waits for its batch, over the last
-    fifty steps or so; where it stays above a fifth, one line says what to change.
+    Logs the pace either way. ``train/data_wait`` is the share of the time in which a step waits for
+    its batch, over the last fifty steps or so; where it stays above a fifth, one line says what to
+    change.
 
     Args:
-        refresh_rate: batches between updates of the bar.
         line_seconds: seconds between plain lines where the output is no terminal.
     """
 
-    def __init__(
-        self, *, refresh_rate: NonNegativeInt = 1, line_seconds: NonNegativeFloat = 30.0
-    ) -> None:
-        super().__init__(
-            refresh_rate=refresh_rate, theme=RichProgressBarTheme(metrics_format=".3f")
-        )
+    def __init__(self, *, line_seconds: NonNegativeFloat = 30.0) -> None:
+        super().__init__()
         self.line_seconds = line_seconds
-        self.plain = not sys.stdout.isatty()
-        self._started = self._last_line = self._last_step = 0.0
-        self._first_batch = 0
-        self._waited = self._waits = self._seconds = 0.0
-        self._steps, self._advised = 0, False
-        if self.plain:
-            self.disable()
+        self.plain = not terminal.is_terminal or terminal.is_dumb_terminal
+        self._enabled, self._advised = True, False
+        self._live: Live | None = None
+        self._screen = Screen()
+        self._pace = Pace()
+        self._started = self._drawn = self._last_line = 0.0
+        self._evaluation: float | None = None
+        self._first_step = 0
+
+    def enable(self) -> None:
+        """Show what comes."""
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Show nothing; the pace is logged all the same."""
+        self._enabled = False
+
+    # Training.
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock; a resumed run counts from where it stands."""
-        super().on_train_start(trainer, pl_module)
-        self._started = self._last_line = self._last_step = time.monotonic()
-        self._first_batch = self._batches(trainer)
+        self._pace = Pace()
+        self._started = time.monotonic()
+        self._pace.start(self._started)
+        self._last_line, self._first_step = 0.0, trainer.global_step
+        self._screen = Screen()
+        self._screen.where = "waiting for the first batch"
+        self._draw(trainer)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The batch is there: what passed since the last step was waiting."""
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        self._waited = time.monotonic() - self._last_step
+        """The batch is there."""
+        self._pace.arrived(time.monotonic())
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -70,46 +82,196 @@ class Progress(RichProgressBar):
         batch_idx: int,
     ) -> None:
         """Log the pace, draw or print."""
-        now = time.monotonic()
-        pl_module.log(
-            "train/seconds_per_step",
-            torch.tensor(now - self._last_step),  # a plain number would go to the device
-            prog_bar=True,
-            batch_size=len(batch["images"]),
-        )
-        waiting = self._waiting(now - self._last_step)
-        pl_module.log("train/data_wait", torch.tensor(waiting), batch_size=len(batch["images"]))
-        if trainer.is_global_zero:
-            self._advise(waiting)
-        self._last_step = now
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        first = self._last_line == self._started
-        due = first or now - self._last_line >= self.line_seconds
-        if self.plain and trainer.is_global_zero and due:
+        now, images = time.monotonic(), len(batch["images"])
+        seconds = self._pace.stepped(now, images)
+        # Tensors: a plain number would go to the device.
+        for name, value in zip(_TIMES, (seconds, self._pace.waiting), strict=True):
+            pl_module.log(name, torch.tensor(value), batch_size=images)
+        if not (self._enabled and trainer.is_global_zero):
+            return
+        self._advise()
+        due = now - self._last_line >= self.line_seconds or self._pace.steps == 1
+        if self.plain and due:
             self._last_line = now
-            print(self._line(trainer, batch_idx, now), flush=True)
+            self._look(trainer)
+            print(self._screen.line(), flush=True)
+        elif not self.plain and now - self._drawn >= _DRAWN_EVERY:
+            self._drawn = now
+            self._look(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What was done, in a line that stays."""
+        self._clear(trainer)
+        if not (self._enabled and trainer.is_global_zero):
+            return
+        took = timedelta(seconds=round(time.monotonic() - self._started))
+        steps = trainer.global_step - self._first_step
+        text = f"{steps} {'step' if steps == 1 else 'steps'} in {took}"
+        print(f"{text}: {self._speed(trainer)}" if self._pace.steps else text, flush=True)
+
+    # Evaluation and prediction.
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A first look at whether evaluations work."""
+        self._evaluates(trainer, "a first look at the evaluation")
+
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The training follows."""
+        self._clear(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The pace counts training steps only."""
-        super().on_validation_start(trainer, pl_module)
-        self._validation_started = time.monotonic()
+        self._evaluation_started = time.monotonic()
+        if not trainer.sanity_checking:
+            after = f" after step {trainer.global_step}" if trainer.state.fn == "fit" else ""
+            self._evaluates(trainer, f"evaluation{after}")
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """One more."""
+        totals: Any = (
+            trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches
+        )
+        self._evaluated(batch_idx + 1, totals[dataloader_idx])
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the evaluation's time out of the pace."""
-        super().on_validation_end(trainer, pl_module)
-        spent = time.monotonic() - self._validation_started
-        self._last_step += spent
-        self._started += spent
+        if trainer.sanity_checking:
+            return
+        spent = time.monotonic() - self._evaluation_started
+        self._evaluation = spent
+        self._pace.leave_out(spent)
+        if trainer.state.fn == "fit" and trainer.training:
+            self._screen.batches = None
+            self._look(trainer)
+        else:
+            self._clear(trainer)
 
-    def _waiting(self, seconds: float) -> float:
-        """The share of waiting, with a step of so many seconds."""
-        self._waits = _MEMORY * self._waits + min(self._waited, seconds)
-        self._seconds = _MEMORY * self._seconds + seconds
-        self._steps += 1
-        return self._waits / max(self._seconds, 1e-9)
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As an evaluation."""
+        self._evaluates(trainer, "evaluation")
 
-    def _advise(self, waiting: float) -> None:
-        if self._advised or self._steps < _STEPS_BEFORE_ADVICE or waiting <= _MUCH:
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """One more."""
+        self._evaluated(batch_idx + 1, trainer.num_test_batches[dataloader_idx])
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The table follows."""
+        self._clear(trainer)
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As an evaluation."""
+        self._evaluates(trainer, "prediction")
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """One more."""
+        self._evaluated(batch_idx + 1, trainer.num_predict_batches[dataloader_idx])
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A line on the file follows."""
+        self._clear(trainer)
+
+    # However it ends, nothing of the two lines stays.
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Make room for the sentence."""
+        self._clear(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make room for what follows."""
+        self._clear(trainer)
+
+    # Drawing.
+
+    def _draw(self, trainer: pl.Trainer) -> None:
+        if self.plain or self._live or not (self._enabled and trainer.is_global_zero):
+            return
+        self._live = Live(
+            self._screen,
+            console=terminal,
+            refresh_per_second=4,
+            transient=True,
+            get_renderable=lambda: self._screen,
+        )
+        for signals in self._signals(trainer):
+            signals.tell = self._tell
+        self._live.start(refresh=True)
+
+    def _clear(self, trainer: pl.Trainer) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+            for signals in self._signals(trainer):
+                signals.tell = signals.write
+
+    def _tell(self, text: str) -> None:
+        """Of a signal, which may have come while a line was being drawn."""
+        self._screen.note = text
+
+    @staticmethod
+    def _signals(trainer: pl.Trainer) -> list[StopSignals]:
+        return [c for c in trainer.callbacks if isinstance(c, StopSignals)]  # type: ignore
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        """Put what is known now on the screen."""
+        screen = self._screen
+        epoch, step = f"epoch {trainer.current_epoch + 1}", f"step {trainer.global_step}"
+        if (trainer.max_epochs or 0) > 0:
+            epoch += f"/{trainer.max_epochs}"
+        if total := total_batches(trainer):
+            step += f"/{math.ceil(total / trainer.accumulate_grad_batches)}"
+        screen.where = f"{epoch}, {step}"
+        losses = {
+            name.removeprefix("train/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("train/") and name not in _TIMES
+        }
+        first = {name: losses.pop(name) for name in ("loss", "mask") if name in losses}
+        screen.losses = {**first, **losses}
+        screen.speed = self._speed(trainer)
+        screen.ends(rest_of(trainer, self._pace, self._evaluation))
+
+    def _speed(self, trainer: pl.Trainer) -> str:
+        rate = self._pace.images_a_second * trainer.world_size
+        return f"{figure(rate)} images/s, {100 * self._pace.waiting:.0f} % data wait"
+
+    def _evaluates(self, trainer: pl.Trainer, what: str) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            self._screen = Screen()
+        self._screen.where, self._screen.batches = what, (0, None)
+        self._draw(trainer)
+
+    def _evaluated(self, done: int, of: float) -> None:
+        self._screen.batches = (done, of)
+
+    def _advise(self) -> None:
+        waiting = self._pace.waiting
+        if self._advised or self._pace.steps < _STEPS_BEFORE_ADVICE or waiting <= _MUCH:
             return
         self._advised = True
         print(
@@ -117,36 +279,3 @@ class Progress(RichProgressBar):
             "data.num_workers, or keep pictures that are scaled down to data.image_size already",
             flush=True,
         )
-
-    def _line(self, trainer: pl.Trainer, batch_idx: int, now: float) -> str:
-        done = self._batches(trainer) - self._first_batch
-        pace = (now - self._started) / max(1, done)
-        total = trainer.num_training_batches
-        metrics = {
-            name.removeprefix("train/"): value.item()
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("train/") and name not in _TIMES
-        }
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-        line = f"epoch {trainer.current_epoch}  batch {batch_idx + 1}/{total}  {losses}"
-        line += f"  {pace:.2f} s/batch"
-        if self._seconds:
-            line += f"  waiting for data {100 * self._waits / self._seconds:.0f} %"
-        left = self._batches_left(trainer, total)
-        if left is not None:
-            line += f"  {timedelta(seconds=round(left * pace))} left"
-        return line
-
-    @staticmethod
-    def _batches(trainer: pl.Trainer) -> int:
-        return trainer.fit_loop.epoch_loop.batch_progress.total.ready
-
-    @classmethod
-    def _batches_left(cls, trainer: pl.Trainer, per_epoch: float) -> float | None:
-        """Batches to the end of training, as far as it is set."""
-        limits = []
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            limits.append(trainer.max_epochs * per_epoch)
-        if trainer.max_steps > 0:
-            limits.append(trainer.max_steps * trainer.accumulate_grad_batches)
-        return max(0.0, min(limits) - cls._batches(trainer)) if limits else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -28,10 +28,15 @@ class StopSignals(Callback):
     """Lets the step at hand end; what half a step leaves would not resume to the same training.
 
     A second Ctrl-C stops at once; the last checkpoint stays as it is.
+
+    Attributes:
+        received: the signal; 0 = none yet.
+        tell: says that it was heard, from within the handler.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self.tell: Callable[[str], None] = self.write
         self._before: dict[int, Any] = {}
         self._step_before = 0
         self._within_step = False
@@ -47,10 +52,13 @@ class StopSignals(Callback):
         if number == signal.SIGINT and self.received == number:
             raise KeyboardInterrupt
         self.received = self.received or number
-        # Not print: the signal may have come within one.
-        text = f"\n{_NAMES[signal.Signals(number)]}: stopping after this step"
-        more = ", Ctrl-C again stops at once" if number == signal.SIGINT else ""
-        os.write(2, f"{text}{more}\n".encode())
+        text = f"{_NAMES[signal.Signals(number)]}: stopping after this step"
+        self.tell(text + (", Ctrl-C again stops at once" if number == signal.SIGINT else ""))
+
+    @staticmethod
+    def write(text: str) -> None:
+        """Not print: the signal may have come within one."""
+        os.write(2, f"\n{text}\n".encode())
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
