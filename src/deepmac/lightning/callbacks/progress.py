@@ -251,8 +251,8 @@ class Progress(ProgressBar):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("train/") and name not in _TIMES
         }
-        first = {name: losses.pop(name) for name in ("loss", "mask") if name in losses}
-        screen.losses = {**first, **losses}
+        first = [name for name in ("loss", "mask") if name in losses]
+        screen.losses = {name: losses[name] for name in dict.fromkeys([*first, *losses])}
         screen.speed = self._speed(trainer)
         screen.ends(rest_of(trainer, self._pace, self._evaluation))
 
