@@ -1,4 +1,4 @@
-"""DeepMAC as an auto-annotation function of CVAT.
+"""Deep-MAC as an auto-annotation function of CVAT.
 
 Draw a box, get its mask (an interaction function, run by an agent):
 

@@ -1,4 +1,4 @@
-"""DeepMAC as an ML backend of Label Studio: draw a rectangle, get its polygon.
+"""Deep-MAC as an ML backend of Label Studio: draw a rectangle, get its polygon.
 
     label-studio-ml init deepmac --script examples/label_studio_backend.py
     LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=IMAGES label-studio-ml start deepmac
