@@ -277,3 +277,14 @@ def two_devices_equal_one():
         limit = 1e-5 * value.abs().max().clamp(min=1e-3)
         assert (value - theirs[name].cpu()).abs().max() <= limit, name
     assert all((value != before[name]).any() for name, value in one.state_dict().items())
+
+
+def private_names_are_there():
+    import torch_xla.core.xla_model as xm
+    from torch_xla._internal import tpu
+
+    assert callable(tpu.num_available_devices) and callable(xm._maybe_convert_to_cpu)
+    ones = torch.ones(2).to(xla.device())
+    assert "HloModule" in xla.graph_text([ones + 1])
+    assert xla.identity(ones) == xla.identity(ones) != xla.identity(ones + 1)
+    assert xla.host_tensors({"a": [ones]})["a"][0].device.type == "cpu"

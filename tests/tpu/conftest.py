@@ -47,7 +47,7 @@ def environment(cache):
         **kept,
         "PJRT_DEVICE": "CPU",
         "XLA_FLAGS": UNCOMPILED,
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}",
         "DEEPMAC_CACHE": str(cache),
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "120",

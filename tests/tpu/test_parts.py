@@ -39,3 +39,7 @@ def test_step_report__keeps_the_first_bad_step_until_somebody_looks(case):
 
 def test_two_devices__train_as_one(case):
     case("two_devices_equal_one", CPU_NUM_DEVICES="2")
+
+
+def test_private_names_of_torch_xla__are_there(case):
+    case("private_names_are_there")
