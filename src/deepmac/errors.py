@@ -30,3 +30,8 @@ def one_sentence(error: BaseException, *, longest: int = 300) -> str:
     """What an exception says, on one line, cut where it is long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

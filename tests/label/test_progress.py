@@ -20,7 +20,7 @@ def test_log__tells_pace_time_left_and_what_was_done_before(capsys) -> None:
     progress.advance(2, 6)
     progress.stop()
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "2 images were done before; 4 are left"
+    assert first == "2 images done before; 4 left"
     assert re.fullmatch(r"2/4 images  [\d.]+ images/s  [\d.]+ masks/s  \d+:\d\d:\d\d left", second)
 
 
@@ -39,3 +39,9 @@ def test_quiet__says_nothing(capsys) -> None:
     progress.start({0: [TASK] * 2}, {0: [TASK]})
     progress.advance(1, 3)
     assert capsys.readouterr().err == ""
+
+
+def test_counts__are_english():
+    from deepmac.errors import counted
+
+    assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deepmac.errors import ConfigError, UserError
+from deepmac.errors import ConfigError, UserError, counted
 from deepmac.label.masks.calibration import FILE_NAME, check_file
 from deepmac.label.options import parse_arguments
 from deepmac.label.settings import LabelSettings
@@ -56,7 +56,8 @@ def _label(settings: LabelSettings) -> int:
     prepared = prepare(settings)
     plan = prepared.plan
     number = sum(len(task.rows) for part in plan.parts.values() for task in part)
-    _say(f"label: {number} masks to make on {plan.num_images} images with {settings.model}")
+    to_make, on = counted(number, "mask"), counted(plan.num_images, "image")
+    _say(f"label: {to_make} to make on {on} with {settings.model}")
 
     from deepmac.label.job import label
     from deepmac.models.files import load_model
@@ -77,11 +78,12 @@ def _say(text: str) -> None:
 
 def summary(report: dict[str, Any], out: Path) -> list[str]:
     """The report in a few lines: what was labelled, what was left alone, what was faulty."""
-    lines = [f"{report['labelled']} masks on {report['images']} images -> {out}"]
+    masks, on = counted(report["labelled"], "mask"), counted(report["images"], "image")
+    lines = [f"{masks} on {on} -> {out}"]
     lines += [f"  {number} x {what}" for what, number in report["left_alone"].items()]
     if report["problems"]:
         kinds = ", ".join(f"{number} {kind}" for kind, number in report["problem_kinds"].items())
-        lines.append(f"  {report['skipped']} annotations skipped ({kinds}), such as:")
+        lines.append(f"  {counted(report['skipped'], 'annotation')} skipped ({kinds}), such as:")
         lines += [f"    {problem['message']}" for problem in report["problems"][:3]]
         lines.append("  the report beside the output lists them all")
     if report["calibration"] is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from deepmac import __version__
 from deepmac.data.annotations.problems import count_kinds
-from deepmac.errors import ConfigError
+from deepmac.errors import ConfigError, counted
 from deepmac.files import atomic_file, usual_permissions, write_atomically
 from deepmac.label.digest import model_digest
 from deepmac.label.inference import Stopwatch, label_parts, label_precision
@@ -226,7 +226,7 @@ class _Job:
 
     def _about(self, report: dict[str, Any]) -> str:
         return (
-            f"{report['labelled']} masks on {report['images']} images; "
+            f"{counted(report['labelled'], 'mask')} on {counted(report['images'], 'image')}; "
             f"score: {report['mask_score']}"
         )
 

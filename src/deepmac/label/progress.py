@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from deepmac.errors import counted
 from deepmac.label.plan import ImageTask
 
 
@@ -41,7 +42,7 @@ class Progress:
         self._started = self._last_line = time.monotonic()
         before = sum(map(len, all_parts.values())) - self.total
         if before:
-            self._say(f"{before} images were done before; {self.total} are left")
+            self._say(f"{counted(before, 'image')} done before; {self.total} left")
         if self.quiet or not self.total or not sys.stderr.isatty():
             return
         self._bar = RichProgress(

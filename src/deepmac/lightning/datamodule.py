@@ -18,6 +18,7 @@ from deepmac.class_map import ClassMap
 from deepmac.data.annotations.coco import Category, CheckImages, CocoIndex, OnError
 from deepmac.data.annotations.layout import Format
 from deepmac.data.annotations.reading import Crowds, MismatchedMasks, RectangleMasks
+from deepmac.data.batch import Batch
 from deepmac.data.collate import collate
 from deepmac.data.dataset import CocoInstances, ModelMasks
 from deepmac.data.mask_targets import TargetSpec
@@ -64,7 +65,7 @@ class CocoDataModule(pl.LightningDataModule):
         model_masks: masks that a model made (``mask_source: model``): ``weigh`` trains on them, of
             whatever class, weighted by their ``mask_score``; ``ignore`` takes the boxes alone.
         image_size: side of the padded square that the network sees.
-        batch_size: training images per device and step.
+        batch_size: training images per device and step; ``auto``: the most that fit into a GPU.
         val_batch_size: images per device and evaluation step.
         num_workers: loader processes; null = one per core, at most 8.
         max_boxes: fixed number of padded instances; null = the largest count in the batch (on XLA
@@ -120,7 +121,7 @@ class CocoDataModule(pl.LightningDataModule):
         masked_classes: str | list[str | int] = "annotated",
         model_masks: ModelMasks = "weigh",
         image_size: Annotated[int, Range(4, 8192)] = 512,
-        batch_size: Annotated[int, Range(1, 65536)] = 8,
+        batch_size: Annotated[int, Range(1, 65536)] | Literal["auto"] = 8,
         val_batch_size: Annotated[int, Range(1, 65536)] = 8,
         num_workers: Annotated[int, Range(0, 256)] | None = None,
         max_boxes: Annotated[int, Range(1, 10_000)] | None = None,
@@ -197,9 +198,7 @@ class CocoDataModule(pl.LightningDataModule):
         """Shuffled, augmented batches; continues mid-epoch where a resumed run stopped."""
         assert self.train_index is not None
         settings = self.hparams
-        dataset = self._dataset(
-            self.train_index, training=True, transform=self._training_transform()
-        )
+        dataset = self._training_set
         sampler = self._train_sampler()
         if len(sampler) == 0:
             raise DataError(
@@ -220,6 +219,22 @@ class CocoDataModule(pl.LightningDataModule):
             batch_sampler=sampler,
             persistent_workers=self._workers > 0,
         )
+
+    def largest_batch(self, count: int) -> Batch:
+        """The training image with the most objects, so many times: no batch takes more memory."""
+        assert self.train_index is not None
+        dataset = self._training_set
+        position = int(np.argmax(_counts(self.train_index)))
+        tried = [dataset[(0, position, number, number)] for number in range(8)]
+        most = max(tried, key=lambda one: (one["images"].numel(), len(one["boxes"])))
+        slots = self.hparams["max_boxes"] or self.targets.conventions.max_boxes
+        return collate([most] * count, max_boxes=slots, choice=dataset.choice)
+
+    @property
+    def _training_set(self) -> CocoInstances:
+        assert self.train_index is not None
+        transform = self._training_transform()
+        return self._dataset(self.train_index, training=True, transform=transform)
 
     def _training_transform(self) -> v2.Transform | list[v2.Transform]:
         settings = self.hparams

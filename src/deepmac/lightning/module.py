@@ -20,6 +20,7 @@ from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning import position
 from deepmac.lightning.arguments import check_arguments
+from deepmac.lightning.batch_size import choose_batch_size
 from deepmac.lightning.callbacks.evaluation import gather
 from deepmac.lightning.checkpoint_files import NotFinite, not_finite_part
 from deepmac.lightning.console import say
@@ -224,6 +225,17 @@ class SegmentationModule(pl.LightningModule, ABC):
                 self._watch = StepWatch(self.trainer)
         elif trainer_of(self) is not None and self.trainer.world_size > 1:
             self.replicas = Replicas(self.trainer.world_size, distributed_sum)
+        if stage == "fit" and self._data.hparams["batch_size"] == "auto":
+            self._data.hparams["batch_size"] = self._batch_size()
+
+    def _batch_size(self) -> int:
+        """The same on every device; the first one tries it out."""
+        trainer, size = self.trainer, 1
+        images = len(self._data.train_index.images) // trainer.world_size  # type: ignore[union-attr]
+        device = trainer.strategy.root_device
+        if trainer.is_global_zero or device.type != "cuda":
+            size = choose_batch_size(self, self._data, device, images)
+        return size if trainer.world_size == 1 else int(trainer.strategy.broadcast(size))
 
     def on_fit_start(self) -> None:
         """Normalise losses and the statistics of our batch norms over all replicas."""

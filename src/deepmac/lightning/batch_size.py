@@ -1,0 +1,121 @@
+"""``data.batch_size=auto``: as many images as a training step has room for on a GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from deepmac.data.batch import Batch
+from deepmac.lightning.console import say
+from deepmac.lightning.optim.optimizer import build_optimizer
+from deepmac.nn.replicas import ALONE
+
+if TYPE_CHECKING:
+    from deepmac.lightning.datamodule import CocoDataModule
+    from deepmac.lightning.module import SegmentationModule
+
+WITHOUT_A_GPU = 8
+_ROOM = 0.9
+"""Share of a GPU's memory that the largest step may take."""
+
+
+def choose_batch_size(
+    module: SegmentationModule, data: CocoDataModule, device: torch.device, images: int
+) -> int:
+    """Images per device and step, said in a line.
+
+    Steps of growing batches are tried on the GPU, each of them full of the training image with the
+    most objects, until one does not fit: no step of the training is larger.
+
+    Args:
+        module: that will be trained; it is left as it was.
+        data: read already.
+        device: that it will be trained on.
+        images: no more than these, the device's share of an epoch.
+    """
+    if device.type != "cuda":
+        size = min(WITHOUT_A_GPU, max(1, images))
+        say(f"data.batch_size=auto: {size} (only on a GPU is it tried out what fits)")
+        return size
+    total = torch.cuda.get_device_properties(device).total_memory
+    trial = Trial(module, data, device)
+    try:
+        size = largest(lambda count: trial.peak(count) <= _ROOM * total, most=images)
+        used = trial.peak(size) / total
+    finally:
+        trial.end()
+    say(f"data.batch_size=auto: {size}, whose largest step takes {used:.0%} of the GPU's memory")
+    return size
+
+
+def largest(fits: Callable[[int], bool], *, most: int) -> int:
+    """The largest of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... up to ``most`` that fits; at least 1."""
+    best, power = 1, 1
+    while True:
+        for size in sorted({power, power * 3 // 2}):
+            if size > max(1, most) or (size > 1 and not fits(size)):
+                return best
+            best = max(best, size)
+        power *= 2
+
+
+class Trial:
+    """Training steps of a network of the module's settings, which is gone afterwards.
+
+    Args:
+        module: see :func:`choose_batch_size`.
+        data: see there.
+        device: that the steps run on.
+    """
+
+    def __init__(
+        self, module: SegmentationModule, data: CocoDataModule, device: torch.device
+    ) -> None:
+        self.module, self.data, self.device = module, data, device
+        self._before = module.network, module.replicas
+        given = module.network_arguments
+        module.network_arguments = {**given, "weights": None}
+        try:
+            network: Any = module.make_network(len(data.class_map))
+        finally:
+            module.network_arguments = given
+        if module.hparams["channels_last"]:
+            network = network.to(memory_format=torch.channels_last)
+        module.network, module.replicas = network.train(), ALONE
+        module.to(device)
+        self.optimizer = build_optimizer([{"params": list(network.parameters())}], module.hparams)
+
+    def peak(self, count: int) -> float:
+        """Bytes that a step of so many images takes; infinite where there is no room for it."""
+        precision = self.module.trainer.precision_plugin
+        on_gpu = self.device.type == "cuda"
+        try:
+            batch = self.data.largest_batch(count)
+            moved: Batch = {  # type: ignore[assignment]
+                name: value.to(self.device) if isinstance(value, torch.Tensor) else value
+                for name, value in batch.items()
+            }
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats(self.device)
+            with precision.train_step_context():
+                loss = self.module.compute_losses(moved)["loss"]
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            return float(torch.cuda.max_memory_reserved(self.device)) if on_gpu else 0.0
+        except torch.OutOfMemoryError:
+            return math.inf
+        finally:
+            if on_gpu:
+                torch.cuda.empty_cache()
+
+    def end(self) -> None:
+        """Leave the module as it was, and the memory empty."""
+        self.module.network, self.module.replicas = self._before
+        self.module.to("cpu")
+        del self.optimizer
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
