@@ -49,3 +49,11 @@ def test_guarded__shows_all_when_asked(monkeypatch):
     monkeypatch.setenv("DEEPMAC_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         guarded(raising(ZeroDivisionError()))
+
+
+def test_guarded__leaves_the_command_that_goes_on_whole(capsys):
+    command = "deepmac fit " + " ".join(f"data.key{n}=value{n}" for n in range(60))
+    text = f"stopped by Ctrl-C, saved in /{'long' * 200}/last.ckpt; to go on: {command}"
+    guarded(raising(Interrupted(text, 130)))
+    said = capsys.readouterr().err
+    assert said.endswith(f"; to go on: {command}\n") and len(said) < 400 + len(command)

@@ -12,6 +12,7 @@ from pathlib import Path
 from deepmac.errors import Interrupted, UserError
 
 _TRACEBACK = "DEEPMAC_TRACEBACK"
+GO_ON = "; to go on: "
 _LONGEST = 390
 """Characters of a sentence: as much as is read."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -40,7 +41,8 @@ def guarded(job: Callable[[], int], *, go_on: str = "") -> int:
             raise
         text, code = "stopped by Ctrl-C", 130
     if text:
-        print(f"deepmac: {_bounded(text)}", file=sys.stderr, flush=True)
+        said, mark, command = text.partition(GO_ON)  # a command is for typing: whole, or useless
+        print(f"deepmac: {_bounded(said)}{mark}{command}", file=sys.stderr, flush=True)
     return code
 
 

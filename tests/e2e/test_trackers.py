@@ -31,7 +31,7 @@ def test_wandb__offline_writes_into_the_run_directory_without_a_warning(tmp_path
     content = kept.read_bytes()
     assert b"train/loss" in content and b"mask/AP/all" in content
     assert not list(tmp_path.glob("wandb")), "nothing beside the run"
-    assert f"wandb sync {kept.parent}" in re.sub(r"\x1b\[[\d;]*m", "", done.stderr)
+    assert f"wandb sync {kept.parent}" in re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
 
 
 @pytest.mark.slow

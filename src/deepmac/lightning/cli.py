@@ -291,7 +291,7 @@ def _peer_lost(trainer: Trainer | None, run_dir: Path) -> str:
     text = "another process of this run ended or cannot be reached (its own output says why)"
     last = [c.path for c in trainer.callbacks if isinstance(c, LastCheckpoint)] if trainer else []  # type: ignore
     if last and last[0] is not None and last[0].is_file():
-        text += f"; {last[0]} is whole, to go on: {command_to_go_on(run_dir)}"
+        text += f"; {last[0]} is whole; to go on: {command_to_go_on(run_dir)}"
     return text
 
 
