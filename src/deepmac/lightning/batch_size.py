@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from deepmac.data.batch import Batch
 from deepmac.lightning.console import say
+from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.optim.optimizer import build_optimizer
 from deepmac.nn.replicas import ALONE
-
-if TYPE_CHECKING:
-    from deepmac.lightning.datamodule import CocoDataModule
-    from deepmac.lightning.module import SegmentationModule
 
 WITHOUT_A_GPU = 8
 _ROOM = 0.9
 """Share of a GPU's memory that the largest step may take."""
 
 
-def choose_batch_size(
-    module: SegmentationModule, data: CocoDataModule, device: torch.device, images: int
-) -> int:
+def choose_batch_size(module: Any, data: CocoDataModule, device: torch.device, images: int) -> int:
     """Images per device and step, said in a line.
 
     Steps of growing batches are tried on the GPU, each of them full of the training image with the
     most objects, until one does not fit: no step of the training is larger.
 
     Args:
-        module: that will be trained; it is left as it was.
+        module: the ``SegmentationModule`` that will be trained; it is left as it was.
         data: read already.
         device: that it will be trained on.
         images: no more than these, the device's share of an epoch.
@@ -71,9 +66,7 @@ class Trial:
         device: that the steps run on.
     """
 
-    def __init__(
-        self, module: SegmentationModule, data: CocoDataModule, device: torch.device
-    ) -> None:
+    def __init__(self, module: Any, data: CocoDataModule, device: torch.device) -> None:
         self.module, self.data, self.device = module, data, device
         self._before = module.network, module.replicas
         given = module.network_arguments
