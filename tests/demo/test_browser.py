@@ -294,6 +294,18 @@ def test_class__is_typed_once_and_then_picked(visit, file_of):
     assert page.evaluate(options) == ["cup", "spoon"]
 
 
+def test_desk__tools_in_one_line_and_a_picture_that_uses_the_window(visit, file_of):
+    page = visit(**DESK)
+    load(page, file_of(400, 300))
+    tops = {b.bounding_box()["y"] for b in page.locator("#tools button:visible").all()}
+    assert len(tops) == 1
+    stage = page.locator("#stage").bounding_box()
+    assert stage["width"] * stage["height"] > 0.55 * 1400 * 900
+    scale = view(page)[0]
+    assert 400 * scale > 0.98 * stage["width"] or 300 * scale > 0.98 * stage["height"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1400
+
+
 def test_phone__one_finger_draws_two_zoom_and_nothing_sticks_out(visit, file_of):
     page = visit(**PHONE)
     load(page, file_of(400, 300))
