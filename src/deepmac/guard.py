@@ -54,6 +54,11 @@ def _answer(error: Exception, go_on: str) -> tuple[str, int]:
         return said, 1
     if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate" in said:
         return f"there is not enough memory ({_line(said)}): take smaller batches or images", 1
+    if _is_lost_worker(error):
+        return (
+            f"a process that reads pictures was killed ({_line(said)}), usually because the memory "
+            f"is full: set fewer data.num_workers or a smaller batch{go_on}"
+        ), 1
     if isinstance(error, OSError) and error.errno is not None:
         return _of_file_system(error, go_on), 1
     if any(words in said for words in _SHARED_MEMORY):
@@ -61,12 +66,18 @@ def _answer(error: Exception, go_on: str) -> tuple[str, int]:
             f"the shared memory of this machine (/dev/shm) is full ({_line(said)}): enlarge it, or "
             "set data.num_workers=0"
         ), 1
-    if "DataLoader worker" in said or type(error).__name__ == "BrokenProcessPool":
-        return (
-            f"a process that reads pictures was killed ({_line(said)}), usually because the memory "
-            f"is full: set fewer data.num_workers or a smaller batch{go_on}"
-        ), 1
     return _of_ours(error), 70
+
+
+def _is_lost_worker(error: Exception) -> bool:
+    """Told by the loader, or met in the middle of a batch that a process was handing over."""
+    if "DataLoader worker" in str(error) or type(error).__name__ == "BrokenProcessPool":
+        return True
+    handing_over = any(
+        "multiprocessing" in Path(frame.filename).parts
+        for frame in traceback.extract_tb(error.__traceback__)
+    )
+    return handing_over and isinstance(error, ConnectionError | EOFError | FileNotFoundError)
 
 
 def _of_file_system(error: OSError, go_on: str) -> str:

@@ -72,10 +72,11 @@ def synchronized_norms(trainer: Namespace) -> bool:
     return wanted and on_gpu
 
 
-def chosen_checkpoint(path: str | None, run_dir: Path) -> str | None:
+def chosen_checkpoint(path: str | None, run_dir: Path, *, training: bool = True) -> str | None:
     """The checkpoint that ``ckpt_path`` means.
 
-    ``last`` stays: the trainer finds the newest of the run directory by itself.
+    ``last`` stays: the trainer finds the newest of the run directory by itself. Where there is none
+    a training begins; nothing else has anything to do then.
 
     Raises:
         ConfigError: it is not there.
@@ -85,6 +86,11 @@ def chosen_checkpoint(path: str | None, run_dir: Path) -> str | None:
         if not best.is_file():
             raise ConfigError(f"ckpt_path=best: there is no {best}; give the file's path")
         return str(best)
+    if path == "last" and not training and not any((run_dir / "checkpoints").glob("last*.ckpt")):
+        raise ConfigError(
+            f"ckpt_path=last: there is none in {run_dir / 'checkpoints'}; give the file's path, or "
+            "hydra.run.dir=RUN of a training"
+        )
     known_words = path in (None, "last", "hpc") or "://" in str(path)
     if not known_words and not Path(str(path)).is_file():
         raise ConfigError(f"ckpt_path={path}: no such file (`last` takes the run directory's own)")

@@ -150,9 +150,12 @@ class DeepMACCLI(SettingsCLI):
         """Relative paths of callbacks and loggers are relative to the run directory."""
         self.portable_settings()
         settings = self.config[self.subcommand]
-        settings.ckpt_path = chosen_checkpoint(settings.get("ckpt_path"), self.run_dir)
+        training = self.command == "fit"
+        settings.ckpt_path = chosen_checkpoint(
+            settings.get("ckpt_path"), self.run_dir, training=training
+        )
         held = any((self.run_dir / "checkpoints").glob("*.ckpt"))
-        if self.command == "fit" and settings.ckpt_path is None and held:
+        if training and settings.ckpt_path is None and held:
             say("there are checkpoints of an earlier training: this one replaces them")
         take_precision(settings.trainer)
         settings.trainer.sync_batchnorm = synchronized_norms(settings.trainer)
