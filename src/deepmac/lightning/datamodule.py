@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal
@@ -459,5 +460,9 @@ def _counts(index: CocoIndex) -> list[int]:
 
 
 def _one_thread(worker_id: int) -> None:
-    """Workers are parallel already; more threads in each would only compete."""
+    """Workers are parallel already; more threads in each would only compete.
+
+    What they print goes straight out: the progress, forked with its lock, may wait for ever.
+    """
     torch.set_num_threads(1)
+    sys.stdout, sys.stderr = sys.__stdout__ or sys.stdout, sys.__stderr__ or sys.stderr
