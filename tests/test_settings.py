@@ -4,6 +4,7 @@ import functools
 from dataclasses import asdict
 
 import pytest
+import torch
 import yaml
 from jsonargparse import ArgumentParser
 from pytorch_lightning import Trainer
@@ -96,6 +97,17 @@ def test_groups__every_choice_composes(group):
         if group == "split" and path.stem == "custom":
             overrides.append("data.masked_classes=[cat]")
         lightning_config(compose(overrides)[0])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_backbone__another_one_goes_with_every_experiment(name):
+    """A backbone brings its own weights; the network is built without memory."""
+    config = lightning_config(compose([f"experiment={name}", "backbone=resnet50"])[0])
+    assert config["model"]["weights"] is None
+    module = SYSTEMS[config["system"]](**config["model"])
+    with torch.device("meta"):
+        network = module.make_network(2)
+    assert config["data"]["image_size"] % network.backbone.size_divisor == 0
 
 
 def test_mask_heads__every_choice_builds():

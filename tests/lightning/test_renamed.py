@@ -51,7 +51,14 @@ OLD_FILE = {
         "losses": {"point_supervision_weight": 0.5, "size_weight": 0.3},
     },
     "data": {"mask_size": 28, "stride": 4, "image_size": 64},
-    "trainer": {"callbacks": [{"class_path": "deepmac.lightning.pictures.Pictures"}]},
+    "trainer": {
+        "callbacks": [
+            {
+                "class_path": "deepmac.lightning.progress.Progress",
+                "init_args": {"refresh_rate": 1, "line_seconds": 5.0},
+            }
+        ]
+    },
 }
 
 
@@ -65,8 +72,12 @@ def test_files__of_an_older_version_are_read_by_todays_names(tmp_path, capsys):
         "losses": {"point_supervision": {"weight": 0.5}, "size_weight": 0.3},
     }
     assert today["data"] == {"image_size": 64}
-    kinds = [one["class_path"] for one in today["trainer"]["callbacks"]]
-    assert kinds == ["deepmac.lightning.callbacks.pictures.Pictures"]
+    assert today["trainer"]["callbacks"] == [
+        {
+            "class_path": "deepmac.lightning.callbacks.progress.Progress",
+            "init_args": {"line_seconds": 5.0},
+        }
+    ]
     said = capsys.readouterr().out
     assert said.startswith(f"{path} is of an older version") and said.count("\n") == 1
     assert yaml.safe_load(path.read_text()) == OLD_FILE, "the user's own stays as it is"

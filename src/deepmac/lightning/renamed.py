@@ -27,6 +27,8 @@ _FOLLOWS = {
     "data.full_resolution_masks": "model.predict_full_resolution_masks",
 }
 """Settings that are gone: the data asks the model."""
+_GONE = {"deepmac.lightning.callbacks.progress.Progress": ("refresh_rate",)}
+"""Arguments that nothing takes the place of, by today's class."""
 _LIGHTNING = "deepmac.lightning."
 _MODULES = {
     "evaluation_callback": "callbacks.evaluation",
@@ -106,12 +108,16 @@ def _drop_what_follows(path: Path, data: dict[str, Any], model: Mapping[str, Any
 
 
 def _todays_classes(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {
-            key: _todays_class(str(value)) if key == "class_path" else _todays_classes(value)
-            for key, value in content.items()
-        }
-    return [_todays_classes(one) for one in content] if isinstance(content, list) else content
+    if isinstance(content, list):
+        return [_todays_classes(one) for one in content]
+    if not isinstance(content, dict):
+        return content
+    today = {name: _todays_classes(value) for name, value in content.items()}
+    if "class_path" in today:
+        today["class_path"] = _todays_class(str(today["class_path"]))
+        for gone in _GONE.get(today["class_path"], ()):
+            (today.get("init_args") or {}).pop(gone, None)
+    return today
 
 
 def _todays_class(path: str) -> str:
