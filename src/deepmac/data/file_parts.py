@@ -7,11 +7,13 @@ path need not know.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 _PLACE = re.compile(r"@(\d{1,18})\+(\d{1,10})")
+_INNER = re.compile(r"/@\d{1,18}\+\d{1,10}/")
 
 
 class FilePart(NamedTuple):
@@ -56,6 +58,24 @@ def part_of(path: Path) -> FilePart | None:
                 is_file = False
             return FilePart(file, int(found[1]), int(found[2])) if is_file else None
     return None
+
+
+def stamp_of(path: str) -> tuple[int, int, int] | None:
+    """Size, time of change and number of a file, or of the file that a part lies in.
+
+    Two equal stamps mean that nobody has written to it meanwhile; None: it is not there.
+    """
+    try:
+        try:
+            status = os.stat(path)
+        except NotADirectoryError:
+            inner = _INNER.search(path)
+            if inner is None:
+                return None
+            status = os.stat(path[: inner.start()])
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def own_name(name: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from deepmac.data.annotations.records import (
     instance_rle,
 )
 from deepmac.data.annotations.table import TableImages
+from deepmac.data.file_parts import stamp_of
 from deepmac.data.images import ImageFileError, check_image
 from deepmac.errors import DataError
 
@@ -126,24 +128,28 @@ def read_coco(
     return _finish(index, on_error, check_images, require_annotations)
 
 
+Lists = Callable[[], tuple[Mapping[str, Any], Sequence[Problem]]]
+"""Gives the lists ``images``, ``annotations``, ``categories``, and what their reader has found."""
+
+
 def index_of(
-    content: Mapping[str, Any],
+    content: Mapping[str, Any] | Lists,
     path: Path,
     image_dir: Path,
     *,
-    problems: Sequence[Problem] = (),
+    place: Path | None = None,
     on_error: OnError = "stop",
     check_images: CheckImages = "header",
     require_annotations: bool = True,
     reading: Reading | None = None,
 ) -> CocoIndex:
-    """The same from lists that a reader of another format has made.
+    """The same from lists that a reader of another format has made, or makes when it is asked.
 
     Args:
         content: with the lists ``images``, ``annotations`` and ``categories``.
         path: of the file or folder that they come from, for messages.
         image_dir: folder that the ``file_name`` entries start from.
-        problems: what that reader has found.
+        place: in the cache, see :func:`deepmac.data.annotations.store.place_of_files`.
         on_error: as the others, see :func:`read_coco`.
         check_images: see there.
         require_annotations: see there.
@@ -152,10 +158,14 @@ def index_of(
     reading = reading or Reading()
     if check_images == "full":
         reading = replace(reading, exact_masks=True)
-    reader = _read(content, path, image_dir, reading)
-    index = reader.parsed().index(path, image_dir)
-    index = replace(index, problems=(*problems, *index.problems))
-    return _finish(index, on_error, check_images, require_annotations)
+    parsed = store.load(place) if place else None
+    if parsed is None:
+        lists, problems = content() if callable(content) else (content, ())
+        parsed = _read(lists, path, image_dir, reading).parsed()
+        parsed = replace(parsed, problems=(*problems, *parsed.problems))
+        if place:
+            parsed = store.keep(place, parsed)
+    return _finish(parsed.index(path, image_dir), on_error, check_images, require_annotations)
 
 
 def _finish(
@@ -232,16 +242,38 @@ def _check_files(index: CocoIndex, check_images: CheckImages) -> CocoIndex:
     if check_images == "none" and not images.table.has_odd_names():
         return index
     listed, decode = images, check_images == "full"
+    table, folder = images.table, os.fspath(images.image_dir)
+    columns = [table.__dict__[c] for c in ("name_bytes", "name_start", "name_count")]
+    columns += [table.width, table.height]
+    digests = [sha256(c.tobytes()).hexdigest() for c in columns]
+    known = store.CheckedFiles(repr((os.path.abspath(folder), check_images, digests)), len(table))
     tasks = [range(i, min(i + _FILES_PER_TASK, len(images)))
              for i in range(0, len(images), _FILES_PER_TASK)]  # fmt: skip
 
     def task(positions: range) -> list[tuple[int, str | ImageFileError]]:
-        return [f for p in positions if (f := _check_file(listed, p, check_images, decode))]
+        found: list[tuple[int, str | ImageFileError]] = []
+        for position in positions:
+            name = known.names.get(position) or table.name(position)
+            stamp = stamp_of(os.path.join(folder, name))
+            if known.is_known(position, stamp):
+                if position in known.names:
+                    found.append((position, name))
+                continue
+            one = _check_file(listed, position, check_images, decode)
+            if one is not None:
+                found.append(one)
+                if isinstance(one[1], ImageFileError):
+                    continue
+                stamp = stamp_of(os.path.join(folder, one[1]))
+            known.remember(position, stamp)
+        return found
 
     with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
         found = [pair for result in pool.map(task, tasks) for pair in result]
     names = {p: what for p, what in found if isinstance(what, str)}
     faults = [(p, what) for p, what in found if isinstance(what, ImageFileError)]
+    if check_images != "none":
+        known.keep(names)
     if names:
         images = TableImages(images.table.renamed(names), images.image_dir)
         index = replace(index, images=images)

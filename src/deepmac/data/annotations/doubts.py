@@ -10,7 +10,7 @@ from deepmac.data.annotations.segmentation import RawSegmentation, segmentation_
 
 LEAST_OVERLAP = 0.7
 """IoU of a box and its mask's own box below which one of the two is wrong; COCO's have >= 0.8."""
-_NEAR, _ROUNDED = 0.05, 0.5  # pixels that a vertex may lie off the box; where one is rounded
+_NEAR, ROUNDED = 0.05, 0.5  # pixels that a vertex may lie off the box; where one is rounded
 _SMALL = 400  # pixels; masks of fewer fill a rectangle of whole pixels now and then
 _FULL = 0.999  # share of the box that its own rectangle covers, rounding included
 
@@ -50,7 +50,7 @@ def is_only_its_box(segmentation: RawSegmentation, box: Box, height: int, width:
         ring = np.asarray(segmentation[0], dtype=np.float64)
         xs, ys = ring[0::2], ring[1::2]
         whole = not (ring % 1).any() or not any(v % 1 for v in box)
-        near = _ROUNDED if whole else _NEAR
+        near = ROUNDED if whole else _NEAR
         right, low = abs(xs - x1) < abs(xs - x0), abs(ys - y1) < abs(ys - y0)
         beside = abs(xs - np.where(right, x1, x0)) <= near
         above = abs(ys - np.where(low, y1, y0)) <= near

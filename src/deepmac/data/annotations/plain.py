@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepmac.data.annotations.coco_reader import CocoReader
-from deepmac.data.annotations.doubts import LEAST_OVERLAP
+from deepmac.data.annotations.doubts import LEAST_OVERLAP, ROUNDED
 from deepmac.data.annotations.json_file import PackedList
+from deepmac.data.annotations.segmentation import is_empty
 from deepmac.data.annotations.table import POLYGONS
 
 _AT_ONCE = 1 << 13
 _LARGEST_AREA = 1e300
-_MAYBE_ITS_BOX = 0.9
+_FULL = 0.99
 
 
 class Irregular(Exception):
@@ -127,9 +128,13 @@ def _take(
     flat = np.fromiter(chain.from_iterable(chain.from_iterable(parts)), "f8", int(lengths.sum()))
     owner = np.repeat(np.arange(count), ring_count)
     if len(lengths):
+        sound, unsure = _sound(flat, lengths, owner, ring_count, box, size)
+        good &= sound
         if reader.reading.exact_masks:
-            good &= ~masked
-        good &= _sound(flat, lengths, owner, ring_count, box, size)
+            unsure |= masked
+        for row in np.flatnonzero(good & unsure).tolist():
+            width, height = size[row, :2].astype(int).tolist()
+            good[row] = not is_empty(rings[row], height, width, exact=True)
     rows = np.flatnonzero(good)
     kept = good[owner]
     first = 0
@@ -161,8 +166,9 @@ def _sound(
     ring_count: NDArray[np.int64],
     box: NDArray[np.float64],
     size: NDArray[np.float64],
-) -> NDArray[np.bool_]:
-    """(entries,) whether the polygons of each are beyond doubt; True where there are none."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(entries,) whether the polygons of each are beyond doubt, True where there are none; and
+    whether they may hold no pixel."""
     count = len(box)
     good = np.ones(count, dtype=bool)
     good[owner[(lengths < 6) | (lengths % 2 == 1)]] = False
@@ -170,7 +176,7 @@ def _sound(
     usable = good[owner]
     flat, lengths, owner = flat[np.repeat(usable, lengths)], lengths[usable], owner[usable]
     if not len(lengths):
-        return good
+        return good, np.zeros(count, dtype=bool)
     points = flat.reshape(-1, 2)
     starts = (np.cumsum(lengths) - lengths) // 2
     with np.errstate(invalid="ignore", over="ignore"):
@@ -188,7 +194,6 @@ def _sound(
     good[owner[~near]] = False
     holds_pixels = np.bincount(owner, filled, count) > 0
     masked = np.bincount(owner, minlength=count) > 0
-    good &= holds_pixels | ~masked
     first_ring = np.flatnonzero(np.diff(owner, prepend=-1))
     whose = owner[first_ring]
     own = np.zeros((count, 4))
@@ -201,7 +206,12 @@ def _sound(
     areas = (own[:, 2:] - own[:, :2]).prod(axis=1) + (box[:, 2:] - box[:, :2]).prod(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         agree = both / (areas - both) >= LEAST_OVERLAP
-        share = np.bincount(owner, twice, count) / 2 / (box[:, 2:] - box[:, :2]).prod(axis=1)
-    corners = np.bincount(owner, lengths // 2, count)
-    maybe_its_box = (ring_count == 1) & ((share >= _MAYBE_ITS_BOX) | (corners <= 5))
-    return good & (agree | ~masked) & ~(maybe_its_box & masked)
+        # A rectangle that is the box has every vertex on one of the box's sides, and fills it.
+        least = np.maximum(box[:, 2:] - box[:, :2] - 2 * ROUNDED, 0).prod(axis=1)
+        fills = np.bincount(owner, twice, count) / 2 >= _FULL * least
+        of_point = np.repeat(owner, lengths // 2)
+        sides = box[of_point]
+        off = np.minimum(abs(points - sides[:, :2]), abs(points - sides[:, 2:])).min(axis=1)
+    on_sides = np.bincount(owner, np.maximum.reduceat(off, starts) <= ROUNDED, count) > 0
+    maybe_its_box = (ring_count == 1) & on_sides & fills
+    return good & (agree | ~masked) & ~(maybe_its_box & masked), masked & ~holds_pixels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from deepmac.data.annotations import (
     megadetector,
     open_images,
     panoptic,
+    store,
     tfrecord,
     voc,
     yolo,
@@ -23,9 +25,11 @@ from deepmac.data.annotations.index import CocoIndex
 from deepmac.data.annotations.json_file import parse, read_file
 from deepmac.data.annotations.layout import FORMATS, Place, content_kind, find
 from deepmac.data.annotations.naming import of_json
+from deepmac.data.annotations.problems import Problem
 from deepmac.data.annotations.reading import CheckImages, OnError, Reading
 from deepmac.errors import DataError
 
+_DESCRIPTIONS = (".yaml", ".yml", ".txt", ".names", ".labels", ".pbtxt")
 _FOLDERS = ("yolo", "voc", "labelme")
 _YOLO: dict[str, yolo.Kind] = {
     "yolo": "auto",
@@ -139,17 +143,40 @@ def read_set(
             require_annotations=require_annotations,
             reading=reading,
         )
-    boxes = read_place(place)
+
+    def lists() -> tuple[dict[str, Any], list[Problem]]:
+        boxes = read_place(place)
+        return boxes.content, boxes.problems
+
     return index_of(
-        boxes.content,
-        boxes.path,
+        lists,
+        place.image_dir if place.format == "labelme" else place.paths[0],
         place.image_dir,
-        problems=boxes.problems,
+        place=_cached(place, repr((check_images == "full", reading))),
         on_error=on_error,
         check_images=check_images,
         require_annotations=require_annotations,
         reading=reading,
     )
+
+
+def _cached(place: Place, settings: str) -> Path | None:
+    """Where the set lies in the cache once it has been read."""
+    stems = None if place.stems is None else sorted(place.stems)
+    identity = repr((place.format, place.paths, place.image_dir, place.pictures, stems))
+    folders = [path for path in (*place.paths, place.image_dir) if path.is_dir()]
+    if place.format == "voc":
+        folders.append(place.paths[0].parent / "SegmentationObject")
+    elif place.format == "panoptic":
+        folders.append(place.paths[0].with_suffix(""))
+    elif place.format == "open_images":
+        folders.append(place.paths[0].parent)
+    files = [path for path in place.paths if path.is_file()]
+    above = {p for path in place.paths for p in list(path.absolute().parents)[:2]}
+    for folder in above if place.format.startswith(("yolo", "tfrecord")) else ():
+        with suppress(OSError):  # descriptions and label maps lie there
+            files += [e for e in folder.iterdir() if e.suffix in _DESCRIPTIONS and e.is_file()]
+    return store.place_of_files(folders, files, identity, settings)
 
 
 def load_json(path: Path) -> tuple[Any, str]:

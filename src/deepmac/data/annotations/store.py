@@ -8,14 +8,18 @@ it, one wins. Where the cache cannot be written, every process parses for itself
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from deepmac.data.annotations.index import CocoIndex
 from deepmac.data.annotations.problems import Problem
@@ -25,6 +29,11 @@ from deepmac.files import folder_draft, write_atomically
 
 _KEPT = 24  # entries; the least recently used ones go
 _HASHED_AT_ONCE = 1 << 22
+_SETTLED_NS = 2_000_000_000  # since the last writing: times of change are coarse
+_MOST_FILES = 2_000_000
+
+
+_OTHERS = ("digests", "pictures")  # folders beside the entries
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,87 @@ def place(json_path: Path, *settings: object) -> Path | None:
     return cache_folder() / "annotations" / key
 
 
+def place_of_files(folders: Iterable[Path], files: Iterable[Path], *settings: str) -> Path | None:
+    """The entry's place of a set that many files make: all below folders, and some more.
+
+    The key is every file's name, size and time of change. None where one of them was written so
+    lately that another writing might not show.
+    """
+    lines = []
+    newest = 0
+    try:
+        for folder in dict.fromkeys(folders):
+            for root, inner, names in os.walk(folder, followlinks=True):
+                inner[:] = [name for name in inner if not name.startswith(".")]
+                lines += [os.path.join(root, name) for name in names if not name.startswith(".")]
+                if len(lines) > _MOST_FILES:
+                    return None
+        lines += map(str, files)
+        digest = hashlib.sha256(repr((_rules(), settings)).encode("utf-8", "replace"))
+        for name in sorted(set(lines)):
+            status = os.stat(name)
+            newest = max(newest, status.st_mtime_ns)
+            told = f"{name}\0{status.st_size} {status.st_mtime_ns} {status.st_ino}\n"
+            digest.update(told.encode("utf-8", "surrogatepass"))
+    except (OSError, ValueError):
+        return None
+    if newest > time.time_ns() - _SETTLED_NS:
+        return None
+    return cache_folder() / "annotations" / digest.hexdigest()
+
+
+class CheckedFiles:
+    """Which pictures of a set have been looked at and found sound, as they are now.
+
+    Args:
+        identity: of the check: which pictures, of which sizes, how closely.
+        count: pictures.
+    """
+
+    def __init__(self, identity: str, count: int) -> None:
+        key = hashlib.sha256(repr((_rules(), identity)).encode("utf-8", "replace")).hexdigest()
+        self._path = cache_folder() / "annotations" / "pictures" / f"{key}.npy"
+        self.stamps: NDArray[np.int64] = np.full((count, 3), -1, np.int64)
+        self.names: dict[int, str] = {}
+        try:
+            stamps = np.load(self._path, allow_pickle=False)
+            names = self._path.with_suffix(".json").read_bytes()
+            if stamps.shape == (count, 3) and stamps.dtype == np.int64:
+                self.names = msgspec.json.decode(names, type=dict[int, str])
+                self.stamps = stamps
+        except (OSError, ValueError, EOFError, msgspec.MsgspecError):
+            pass
+        self._begun = time.time_ns()
+        self._changed = False
+
+    def is_known(self, position: int, stamp: tuple[int, int, int] | None) -> bool:
+        """Whether a picture was sound when it had this stamp."""
+        return stamp is not None and tuple(self.stamps[position].tolist()) == stamp
+
+    def remember(self, position: int, stamp: tuple[int, int, int] | None) -> None:
+        """A picture is sound; one that was written just now may yet be written again."""
+        if stamp is not None and stamp[1] < self._begun - _SETTLED_NS:
+            self.stamps[position] = stamp
+            self._changed = True
+
+    def keep(self, names: Mapping[int, str]) -> None:
+        """Write what was remembered, with the names under which some pictures were found."""
+        if not self._changed:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            content = io.BytesIO()
+            np.save(content, self.stamps, allow_pickle=False)
+            write_atomically(self._path.with_suffix(".json"), msgspec.json.encode(dict(names)))
+            write_atomically(self._path, content.getvalue())
+            files = sorted(self._path.parent.glob("*.npy"), key=lambda p: p.stat().st_mtime)
+            for old in files[:-_KEPT]:
+                old.unlink(missing_ok=True)
+                old.with_suffix(".json").unlink(missing_ok=True)
+        except (OSError, ValueError):
+            pass
+
+
 def load(place: Path) -> Parsed | None:
     """The entry at a place; None where there is none that is whole."""
     try:
@@ -147,7 +237,7 @@ def _rules() -> str:
 def _sweep(newest: Path) -> None:
     """Remove the entries and drafts that were not used for longest."""
     try:
-        entries = [e for e in newest.parent.iterdir() if e.name != "digests" and e != newest]
+        entries = [e for e in newest.parent.iterdir() if e.name not in _OTHERS and e != newest]
         entries.sort(key=lambda e: e.stat().st_mtime if e.name.startswith(".") else
                      (e / "about.json").stat().st_mtime, reverse=True)  # fmt: skip
     except OSError:
