@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal
@@ -29,7 +30,7 @@ from deepmac.data.sampler import EpochBatchSampler
 from deepmac.data.settings import VAL_SHARE, Split, data_folder, read_annotations, read_classes
 from deepmac.data.transforms.jitter import JitterMode
 from deepmac.data.transforms.windows import MIN_VISIBLE, window_transform
-from deepmac.errors import ConfigError, DataError
+from deepmac.errors import ConfigError, DataError, UserError
 from deepmac.lightning.arguments import check_arguments
 from deepmac.lightning.console import say
 from deepmac.lightning.xla import device as xla
@@ -171,9 +172,14 @@ class CocoDataModule(pl.LightningDataModule):
         return self._class_map
 
     def prepare_data(self) -> None:
-        """Write the generated set once per machine."""
+        """Once per machine: write the generated set; read and look at any other for the cache."""
         if self.hparams["source"] == "shapes":
             data_folder(self.hparams)
+        elif self.trainer is not None and self.trainer.world_size > 1:
+            fits = self.trainer.state.fn == "fit"
+            for split in ("train", "val") if fits else ():
+                with suppress(UserError):  # said in setup, by every process alike
+                    read_annotations(self.hparams, split)
 
     def setup(self, stage: str) -> None:
         """Read and check the annotation files that the stage needs."""

@@ -10,6 +10,7 @@ from deepmac.data.annotations.doubts import (
     LEAST_OVERLAP,
     is_only_its_box,
     mask_box,
+    odd_boxes,
     overlap,
 )
 from deepmac.data.annotations.fields import (
@@ -374,12 +375,15 @@ class CocoReader:
         self._settle_names()
         self._settle_points()
         self._note_crowds()
+        table = self.builder.build()
+        if text := odd_boxes(table):
+            self._add("boxes of another kind", f"{self.json_path}: {text}", None, is_note=True)
         ordered = sorted(self._found, key=lambda pair: pair[0])
         self.problems += [problem for _, problem in ordered]
         self._found = []
         return Parsed(
             tuple(category for _, category in sorted(self.categories.items())),
-            self.builder.build(),
+            table,
             tuple(self.problems),
             dict(self.dropped),
             dict(self.own_ids),

@@ -7,10 +7,12 @@ from pycocotools import mask as coco_mask
 
 from deepmac.data.annotations.records import Box
 from deepmac.data.annotations.segmentation import RawSegmentation, segmentation_rle
+from deepmac.data.annotations.table import Table
 
 LEAST_OVERLAP = 0.7
 """IoU of a box and its mask's own box below which one of the two is wrong; COCO's have >= 0.8."""
 _NEAR, ROUNDED = 0.05, 0.5  # pixels that a vertex may lie off the box; where one is rounded
+_FEWEST, _MANY = 6, 0.3  # boxes of a set that it can be judged by; share at the edge
 _SMALL = 400  # pixels; masks of fewer fill a rectangle of whole pixels now and then
 _FULL = 0.999  # share of the box that its own rectangle covers, rounding included
 
@@ -63,6 +65,31 @@ def is_only_its_box(segmentation: RawSegmentation, box: Box, height: int, width:
     sides = abs(np.array([x - x0, y - y0, x + w - x1, y + h - y1]))
     near = 1 if w * h >= _SMALL else _NEAR
     return bool(int(coco_mask.area(rle)) == w * h and w * h > 0 and (sides <= near).all())
+
+
+def odd_boxes(table: Table) -> str | None:
+    """What is wrong with the boxes of a whole set, as half a sentence; None where nothing is.
+
+    Single boxes may be tiny or begin near the corner; that all of them do so cannot be meant.
+    """
+    box = table.box
+    if len(box) < _FEWEST:
+        return None
+    if (box[:, 2:] <= 1.5).all():
+        return (
+            f"all {len(box)} boxes lie within the first pixel: they may be shares of the picture; "
+            "multiply them by its width and height."
+        )
+    size = np.stack([table.width, table.height], axis=1)[table.image_of_row]
+    cut = box[:, 2:] >= size
+    from_corner = ((box[:, 2:] - box[:, :2] > box[:, :2]) | cut).all()
+    if from_corner and cut.any(axis=1).mean() >= _MANY:
+        return (
+            f"{cut.any(axis=1).sum()} of {len(box)} boxes reach the picture's right or lower edge, "
+            "and all are larger than their place: they may be corners x0, y0, x1, y1; make them "
+            "x, y, width, height."
+        )
+    return None
 
 
 def overlap(first: Box, second: Box) -> float:

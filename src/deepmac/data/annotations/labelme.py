@@ -33,7 +33,9 @@ _LARGEST = 1e7
 
 def is_one(content: Any) -> bool:
     """Whether JSON content is LabelMe's."""
-    return isinstance(content, dict) and isinstance(content.get("shapes"), list)
+    if not isinstance(content, dict) or "shapes" not in content:
+        return False
+    return isinstance(content["shapes"], list) or "imagePath" in content
 
 
 def read(folder: Path, image_dir: Path, *, files: list[Path] | None = None) -> BoxFile:
@@ -63,8 +65,8 @@ def read(folder: Path, image_dir: Path, *, files: list[Path] | None = None) -> B
         except DataError as error:
             problems.append(Problem("malformed json", str(error), path))
             continue
-        if not is_one(content):
-            if isinstance(content, dict) and "imagePath" in content:
+        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+            if isinstance(content, dict) and content.keys() & {"imagePath", "shapes"}:
                 text = f"{path} has no list shapes; correct it."
                 problems.append(Problem("malformed json", text, path))
             continue

@@ -128,7 +128,8 @@ def _explained(found: Found, contents: _Contents) -> Found:
     if found.format in ("coco", "panoptic", "megadetector"):
         for name, what in contents.jsons.items():
             if what not in ("coco", "panoptic", "megadetector", "labelme"):
-                if _OTHER_TASKS.match(Path(name).name):
+                broken = what.startswith("unreadable")
+                if _OTHER_TASKS.match(Path(name).name) and not broken:
                     continue
                 reason = what or "it has no lists images, annotations and categories"
                 left_out.append(f"{contents.root / name} is not read: {reason}.")
@@ -338,8 +339,8 @@ def _labelme(contents: _Contents) -> Found | None:
 
 def _voc(contents: _Contents) -> Found | None:
     root = contents.root
-    names = [n for n in contents.ending(".xml") if b"<annotation>" in _head(root / n, 2048)]
-    if not names:
+    names = contents.ending(".xml")
+    if not any(b"<annotation>" in _head(root / name, 2048) for name in names):
         return None
     folder = root / "Annotations" if (root / "Annotations").is_dir() else root
     images = root / "JPEGImages" if (root / "JPEGImages").is_dir() else root

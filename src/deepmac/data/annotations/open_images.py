@@ -28,6 +28,7 @@ from deepmac.errors import DataError
 BOXES = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 _MASKS = ("MaskPath", "ImageID", "LabelName", "BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax")
 _LABELS = ("ImageID", "LabelName", "Confidence")
+_OF_OTHERS = (("ImageID", "OriginalURL"), ("ImageID", "LabelName1"))  # addresses, relations
 _SIDES = ("XMin", "YMin", "XMax", "YMax")
 _SAME_BOX = 0.9
 
@@ -101,6 +102,7 @@ def read(path: Path, image_dir: Path) -> BoxFile:
         problems.append(Problem("box without its picture", text, boxes[0], is_note=True))
     for table in (t for t in tables if is_table(t, _MASKS)):
         _add_masks(table, digest, by_image, places, problems)
+    problems += _not_read(tables)
     absent = _negatives(tables, places)
     keys = sorted({e["category_id"] for e in made.annotations} | {k for k, _ in absent})
     number_of = {key: n for n, key in enumerate(keys, start=1)}
@@ -127,7 +129,7 @@ def _rows(path: Path, digest: Any) -> Iterator[tuple[int, dict[str, str]]]:
 def _names(tables: list[Path]) -> dict[str, str]:
     names: dict[str, str] = {}
     for path in tables:
-        if "class-descriptions" in path.name or path.name.startswith("class_descriptions"):
+        if _is_names(path):
             for row in csv.reader(io.StringIO(read_text(path))):
                 if len(row) >= 2:
                     names[row[0].strip()] = row[1].strip()
@@ -187,6 +189,21 @@ def _add_masks(
     if lacking:
         text = f"{table}: {lacking} masks have no file below {table.parent}; unpack them there."
         problems.append(Problem("missing mask file", text, table, is_note=True))
+
+
+def _not_read(tables: list[Path]) -> list[Problem]:
+    """Notes on tables that are of no known kind, perhaps for a mistake in their first line."""
+    found = []
+    for path in tables:
+        known = any(is_table(path, kind) for kind in (BOXES, _MASKS, _LABELS, *_OF_OTHERS))
+        if not known and not _is_names(path):
+            text = f"{path} is not read: its first line is not that of a table of Open Images."
+            found.append(Problem("file not read", text, path, is_note=True))
+    return found
+
+
+def _is_names(path: Path) -> bool:
+    return "class-descriptions" in path.name or path.name.startswith("class_descriptions")
 
 
 def _negatives(

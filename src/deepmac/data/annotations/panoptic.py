@@ -40,13 +40,18 @@ def read(path: Path, content: dict[str, Any], digest: str, image_dir: Path) -> B
         raise DataError(f"{path} is panoptic, but its PNG files are not in {masks}; unpack them.")
     images: Iterable[Any] = content.get("images") or []
     categories: Iterable[Any] = content.get("categories") or []
-    things, names = set(), {}
-    for entry in categories:
+    things, listed, names = set(), set(), {}
+    problems: list[Problem] = []
+    for number, entry in enumerate(categories):
         is_class = isinstance(entry, dict) and type(entry.get("id")) is int
-        if is_class and entry.get("isthing", 1):
+        if not is_class or entry.get("isthing", 1) not in (0, 1):
+            text = f"{path}: category number {number} is {entry!r:.80}; it needs an integer id, a "
+            problems.append(Problem("malformed category", f"{text}name and isthing 0 or 1.", path))
+            continue
+        listed.add(entry["id"])
+        if entry.get("isthing", 1):
             things.add(entry["id"])
             names[entry["id"]] = entry
-    problems: list[Problem] = []
     made, stuff = ContentBuilder(), 0
     known: dict[Any, dict[str, Any]] = {}
     for entry in images:
@@ -66,7 +71,15 @@ def read(path: Path, content: dict[str, Any], digest: str, image_dir: Path) -> B
             continue
         for segment in segments:
             fields = segment if isinstance(segment, dict) else {}
-            if fields.get("category_id") not in things:
+            category = fields.get("category_id")
+            if not isinstance(category, int | float) or category not in listed:
+                text = (
+                    f"{path}: segment {fields.get('id')!r:.40} of image {image_id!r:.40} has the "
+                )
+                text += f"category {category!r:.40} that the file does not list; correct it."
+                problems.append(Problem("unknown category id", text, path))
+                continue
+            if category not in things:
                 stuff += 1
                 continue
             rle = coco_mask.encode(np.asfortranarray(ids == fields.get("id")).astype(np.uint8))

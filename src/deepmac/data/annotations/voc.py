@@ -46,6 +46,7 @@ def read(folder: Path, image_dir: Path, *, only: frozenset[str] | None = None) -
         DataError: no pictures, or none that an xml file belongs to.
     """
     digest = hashlib.sha256()
+    lacking = set(only or ())
     pictures = _Pictures(list_pictures(image_dir))
     problems: list[Problem] = []
     entries: list[tuple[Path, str, Element]] = []
@@ -54,6 +55,7 @@ def read(folder: Path, image_dir: Path, *, only: frozenset[str] | None = None) -
         path = folder / name
         if path.suffix.lower() != ".xml" or (only is not None and path.stem not in only):
             continue
+        lacking.discard(path.stem)
         data = read_bytes(path)
         digest.update(name.encode("utf-8", "replace") + b"\0" + data)
         root = _parse(path, data, problems)
@@ -69,6 +71,10 @@ def read(folder: Path, image_dir: Path, *, only: frozenset[str] | None = None) -
             continue
         claimed.setdefault(picture, []).append(path)
         entries.append((path, picture, root))
+    if lacking:
+        text = f"{folder} has no xml file for {len(lacking)} names of the set's list, such as "
+        text += f"{min(lacking)!r:.60}; their pictures are left out."
+        problems.append(Problem("missing xml", text, folder, is_note=True))
     for picture, paths in claimed.items():
         if len(paths) > 1:
             text = f"{' and '.join(map(str, paths[:3]))} all say that they are of {picture}; "

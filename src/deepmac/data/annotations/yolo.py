@@ -28,6 +28,7 @@ _NOT_LABELS = (*_LISTS, "train.txt", "val.txt", "valid.txt", "test.txt", "readme
                "requirements.txt", "trainval.txt")  # fmt: skip
 _LARGEST_NUMBER = 1e6
 _SQUARE = 0.02  # cosine of a turned box's angles
+_NEARLY_ALL, _SOME = 0.9, 0.1  # of a set's lines: the others are mistakes; reason to ask
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,14 @@ def _described(path: Path, content: dict[str, Any]) -> Described:
         names[number] = name
     shape = content.get("kpt_shape")
     numbers = 0
-    if isinstance(shape, list) and len(shape) == 2:
-        count, each = (_whole(value) for value in shape)
-        if count and each in (2, 3):
-            numbers = count * each
+    if shape not in (None, "", "null", "~", []):
+        pair = [_whole(value) for value in shape] if isinstance(shape, list) else []
+        if len(pair) != 2 or not pair[0] or pair[0] < 0 or pair[1] not in (2, 3):
+            raise DataError(
+                f"{path}: kpt_shape is {shape!r:.40}; it is the number of key points and 2 or 3 "
+                "numbers for each, such as [17, 3]; correct or remove it."
+            )
+        numbers = pair[0] * pair[1]
     sets = {}
     for split in ("train", "val", "test"):
         entries = content.get(split)
@@ -290,17 +295,19 @@ def _kind(
     if about.point_numbers:
         return "points"
     long = [line for line in lines if len(line.values) > 5]
-    if not long or any(len(line.values) != 8 for line in lines):
-        return "outlines"
-    upright = [_is_upright(line.values) for line in long]
-    if all(_is_rectangle(line) for line in long) and not all(upright):
-        text = f"{folder}: all {len(long)} lines of eight numbers are corners of turned boxes; "
+    eight = [line for line in long if len(line.values) == 8]
+    square = [line for line in eight if _is_rectangle(line)]
+    turned = [line for line in square if not _is_upright(line.values)]
+    count = f"{len(eight)} of {len(long)}" if len(eight) < len(long) else f"all {len(long)}"
+    if turned and len(square) == len(eight) and len(eight) >= _NEARLY_ALL * len(lines):
+        text = f"{folder}: {count} lines of eight numbers are corners of turned boxes; "
         text += "they are boxes without masks (data.format=yolo-seg reads outlines)."
         problems.append(Problem("turned boxes", text, folder, is_note=True))
         return "turned"
-    text = f"{folder}: all {len(long)} outlines have four corners; if these are turned boxes, "
-    text += "read them with data.format=yolo-obb (label: --boxes-format yolo-obb)."
-    problems.append(Problem("outlines of four corners", text, folder, is_note=True))
+    if eight and (len(eight) == len(lines) or len(square) >= _SOME * len(long)):
+        text = f"{folder}: {count} outlines have four corners; if these are turned boxes, "
+        text += "read them with data.format=yolo-obb (label: --boxes-format yolo-obb)."
+        problems.append(Problem("outlines of four corners", text, folder, is_note=True))
     return "outlines"
 
 
