@@ -376,7 +376,8 @@ class CocoReader:
         self._settle_points()
         self._note_crowds()
         table = self.builder.build()
-        if text := odd_boxes(table):
+        clipped = sum(problem.kind == "box clipped" for _, problem in self._found)
+        if text := odd_boxes(table, clipped):
             self._add("boxes of another kind", f"{self.json_path}: {text}", None, is_note=True)
         ordered = sorted(self._found, key=lambda pair: pair[0])
         self.problems += [problem for _, problem in ordered]

@@ -12,7 +12,7 @@ from deepmac.data.annotations.table import Table
 LEAST_OVERLAP = 0.7
 """IoU of a box and its mask's own box below which one of the two is wrong; COCO's have >= 0.8."""
 _NEAR, ROUNDED = 0.05, 0.5  # pixels that a vertex may lie off the box; where one is rounded
-_FEWEST, _MANY = 6, 0.3  # boxes of a set that it can be judged by; share at the edge
+_FEWEST, _MANY = 6, 0.3  # boxes of a set that it can be judged by; share beyond the edge
 _SMALL = 400  # pixels; masks of fewer fill a rectangle of whole pixels now and then
 _FULL = 0.999  # share of the box that its own rectangle covers, rounding included
 
@@ -67,10 +67,14 @@ def is_only_its_box(segmentation: RawSegmentation, box: Box, height: int, width:
     return bool(int(coco_mask.area(rle)) == w * h and w * h > 0 and (sides <= near).all())
 
 
-def odd_boxes(table: Table) -> str | None:
+def odd_boxes(table: Table, clipped: int) -> str | None:
     """What is wrong with the boxes of a whole set, as half a sentence; None where nothing is.
 
     Single boxes may be tiny or begin near the corner; that all of them do so cannot be meant.
+
+    Args:
+        table: the set.
+        clipped: how many boxes reached far out of their pictures.
     """
     box = table.box
     if len(box) < _FEWEST:
@@ -83,11 +87,10 @@ def odd_boxes(table: Table) -> str | None:
     size = np.stack([table.width, table.height], axis=1)[table.image_of_row]
     cut = box[:, 2:] >= size
     from_corner = ((box[:, 2:] - box[:, :2] > box[:, :2]) | cut).all()
-    if from_corner and cut.any(axis=1).mean() >= _MANY:
+    if from_corner and clipped >= _MANY * len(box):
         return (
-            f"{cut.any(axis=1).sum()} of {len(box)} boxes reach the picture's right or lower edge, "
-            "and all are larger than their place: they may be corners x0, y0, x1, y1; make them "
-            "x, y, width, height."
+            f"{clipped} of {len(box)} boxes reach out of their pictures, and all are larger than "
+            "their place: they may be corners x0, y0, x1, y1; make them x, y, width, height."
         )
     return None
 

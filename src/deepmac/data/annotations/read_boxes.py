@@ -202,22 +202,26 @@ def _joined(paths: Sequence[Path], contents: list[dict[str, Any]]) -> dict[str, 
         image_of: dict[Any, int] = {}
         for entry in content["categories"]:
             name = entry.get("name") if isinstance(entry, dict) else None
-            if not isinstance(name, str) or not isinstance(entry.get("id"), int | str):
+            if not isinstance(name, str) or not _is_id(entry.get("id")):
                 raise DataError(f"{path}: the category {entry!r:.80} needs an id and a name.")
+            if entry["id"] in class_of:
+                raise DataError(f"{path}: two categories have the id {entry['id']!r:.40}.")
             kept = classes.setdefault(name, {**entry, "id": len(classes) + 1})
             class_of[entry["id"]] = kept["id"]
         for entry in content["images"]:
             fields = entry if isinstance(entry, dict) else {}
             name, own = fields.get("file_name"), fields.get("id")
-            if not isinstance(name, str) or not isinstance(own, int | str):
+            if not isinstance(name, str) or not _is_id(own):
                 raise DataError(f"{path}: the image {entry!r:.80} needs an id and a file_name.")
+            if own in image_of:
+                raise DataError(f"{path}: the image id {own!r:.40} occurs more than once.")
             made = images.setdefault(name, {**fields, "id": len(images) + 1})
             image_of[own] = made["id"]
         for entry in content["annotations"]:
             fields = entry if isinstance(entry, dict) else {}
             own, category = fields.get("image_id"), fields.get("category_id")
-            known = image_of.get(own) if isinstance(own, int | str) else None
-            number = class_of.get(category) if isinstance(category, int | str) else None
+            known = image_of.get(own) if _is_id(own) else None
+            number = class_of.get(category) if _is_id(category) else None
             annotations.append(
                 fields | {"id": len(annotations) + 1, "image_id": known or own,
                           "category_id": number or category}
@@ -227,6 +231,10 @@ def _joined(paths: Sequence[Path], contents: list[dict[str, Any]]) -> dict[str, 
         "annotations": annotations,
         "categories": list(classes.values()),
     }
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def _checked_coco(path: Path, content: Any) -> dict[str, Any]:

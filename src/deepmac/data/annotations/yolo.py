@@ -304,7 +304,8 @@ def _kind(
         text += "they are boxes without masks (data.format=yolo-seg reads outlines)."
         problems.append(Problem("turned boxes", text, folder, is_note=True))
         return "turned"
-    if eight and (len(eight) == len(lines) or len(square) >= _SOME * len(long)):
+    some = len(turned) >= max(1, _SOME * len(long))
+    if eight and (len(eight) == len(lines) or some):
         text = f"{folder}: {count} outlines have four corners; if these are turned boxes, "
         text += "read them with data.format=yolo-obb (label: --boxes-format yolo-obb)."
         problems.append(Problem("outlines of four corners", text, folder, is_note=True))
