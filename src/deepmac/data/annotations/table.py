@@ -112,6 +112,11 @@ class Table:
         """(rows,) True where a row is no crowd region."""
         return np.asarray(self.iscrowd == 0)
 
+    @property
+    def image_of_row(self) -> NDArray[np.int64]:
+        """(rows,) position of each row's image."""
+        return np.repeat(np.arange(len(self)), self.row_count)
+
     def objects_per_image(self) -> NDArray[np.int64]:
         """(images,) how many objects each image has, crowd regions left out."""
         sums = np.concatenate([[0], np.cumsum(self.iscrowd == 0)])
