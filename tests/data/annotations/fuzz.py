@@ -124,7 +124,8 @@ def try_one(name: str, seed: int, folder: Path) -> tuple[str, str]:
     extra, missing = plainly.unlike(things, wanted.things)
     told = len(said) + lost
     if damaged.suffix == ".yaml" or damaged.parent == folder:  # a list of what belongs to the set
-        missing = 0
+        missing, things = 0, list(dict.fromkeys(things))
+        extra, _ = plainly.unlike(things, wanted.things)
     if any(p.kind in _OF_ALL for p in said):
         return "told", done
     if missing > told or extra > wanted.unclear + told:

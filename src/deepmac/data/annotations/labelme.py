@@ -69,6 +69,9 @@ def read(folder: Path, image_dir: Path, *, files: list[Path] | None = None) -> B
             if isinstance(content, dict) and content.keys() & {"imagePath", "shapes"}:
                 text = f"{path} has no list shapes; correct it."
                 problems.append(Problem("malformed json", text, path))
+            else:
+                text = f"{path} is not read: it is no LabelMe file."
+                problems.append(Problem("file not read", text, path, is_note=True))
             continue
         picture = _picture(path, content, image_dir, by_stem)
         if picture is None:
