@@ -66,7 +66,7 @@ def losses_of(
     arrays: Arrays,
 ) -> dict[str, Tensor]:
     weak = {name: float(_number(_masks(arrays), key)) for name, key in WEAK.items()}
-    options = LossOptions(**{f"{name}_weight": value for name, value in weak.items()})
+    options = LossOptions.from_dict({name: {"weight": value} for name, value in weak.items()})
     criterion = criterion_of(options, model.conventions)
     logits = [mask_logits(model, stage, batch["boxes"]) for stage in stages]
     targets = masks
