@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,20 +108,30 @@ def training(quick: bool) -> list[Row]:
     optimizer = build_optimizer([{"params": list(module.parameters())}], module.hparams)
     batch = training_batch(size)
 
-    def step() -> None:
+    def step(mixed: bool) -> None:
         optimizer.zero_grad(set_to_none=True)
-        module.compute_losses(batch)["loss"].backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = module.compute_losses(batch)["loss"]
+        loss.backward()
         optimizer.step()
 
+    kinds = [False, True] if has_bfloat16(torch.device("cpu")) else [False]
     original, note = _original("step", *names, size)
     try:
-        spent = in_turns([step] + ([original] if original else []), 1 if quick else 3)
+        sides: list[Callable[[], None]] = [partial(step, mixed) for mixed in kinds]
+        spent = in_turns(sides + ([original] if original else []), 1 if quick else 3)
     finally:
         if original:
             original.close()
-    theirs = spent[1] if original else None
-    how = f"{names[0]} + {names[1]}, {size} px, {BOXES} boxes, float32{note}"
-    return [Row("training step, one picture", "s", spent[0], "TensorFlow", theirs, 1.2, how)]
+    theirs = spent[len(kinds)] if original else None
+    how = f"{names[0]} + {names[1]}, {size} px, {BOXES} boxes{note}"
+    return [
+        Row(
+            f"training step, one picture, {'bfloat16 mixed' if mixed else 'float32'}",
+            *("s", spent[at], "TensorFlow float32", theirs, 1.2, how),
+        )
+        for at, mixed in enumerate(kinds)
+    ]
 
 
 def training_batch(size: int, images: int = 1, boxes: int = BOXES) -> Any:

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from deepmac.nn.inference import for_inference, has_bfloat16
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.norm import BatchNorm2d
+from deepmac.nn.packed import PackedConvolution, can_pack
 from networks import tiny_network
 
 BOXES = torch.tensor([[[3.0, 5, 40, 50], [0, 0, 64, 64]]])
@@ -109,3 +111,42 @@ def test_last_stage__runs_no_head_that_is_not_read() -> None:
         network.detect(stage)
         network.mask_probabilities(stage, BOXES)
     assert sorted(ran[2:]) == [(1, "heatmap"), (1, "offset"), (1, "size")]
+
+
+@pytest.mark.parametrize("compat", ["today", "tf_latest"])
+@pytest.mark.parametrize("count", [0, 1, 5, 60])
+def test_last_stage__reads_the_instance_embedding_at_the_centres_of_boxes(compat, count) -> None:
+    network = deepmac("hourglass_tiny2", compat=compat)
+    images = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(3))
+    corners = torch.rand(2, count, 4, generator=torch.Generator().manual_seed(4)) * 64
+    corners[:, :1] = torch.tensor([64.0, 64, 96, 64])  # a centre on the very edge
+    boxes = torch.cat([corners[..., :2], corners[..., :2] + corners[..., 2:]], -1)
+    with torch.inference_mode():
+        stage = network.last_stage(images.to(torch.uint8))
+        masks = network.mask_logits(stage, boxes)
+        spared = "instance_embedding" not in stage.__dict__
+        stage = network.last_stage(images.to(torch.uint8))
+        assert stage.instance_embedding is not None  # from now on read off the whole map
+        whole = network.mask_logits(stage, boxes)
+    assert spared == (count < 24)  # of 16 x 24 cells
+    torch.testing.assert_close(masks, whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_packed_convolution__is_the_convolution(stride, kernel, groups) -> None:
+    torch.manual_seed(0)
+    for kind, more in ((nn.Conv2d, {"padding": kernel // 2}), (Conv2dSame, {})):
+        plain = kind(8, 12, kernel, stride=stride, groups=groups, **more)
+        packed = PackedConvolution(plain)
+        with torch.inference_mode():
+            for size in (9, 16, 9):
+                x = torch.randn(2, 8, size, size).to(memory_format=torch.channels_last)
+                out = plain(x)
+                torch.testing.assert_close(packed(x), out, rtol=1e-5, atol=1e-5)
+                other = torch.randn_like(out)
+                torch.testing.assert_close(
+                    packed.relu_of_sum(x, other), (out + other).relu(), rtol=1e-5, atol=1e-5
+                )

@@ -77,6 +77,7 @@ class PredictionHead(nn.Sequential):
         first = nn.Conv2d(in_channels, channels, (height, width), padding=(height // 2, width // 2))
         last = nn.Conv2d(channels, out_channels, 1)
         super().__init__(first, nn.ReLU(inplace=True), last)
+        self.kernel, self.out_channels = (height, width), out_channels
         for layer in (first, last):
             nn.init.xavier_uniform_(layer.weight)
             assert layer.bias is not None
@@ -84,6 +85,28 @@ class PredictionHead(nn.Sequential):
         if bias_init is not None:
             assert last.bias is not None
             nn.init.constant_(last.bias, bias_init)
+
+    def at(self, features: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """The output at some cells alone.
+
+        Args:
+            features: (B, in_channels, h, w).
+            y: (B, N) int64, rows of the cells.
+            x: (B, N) int64, columns.
+
+        Returns:
+            (B, N, out_channels), as :meth:`forward` gives it there up to rounding.
+        """
+        if not y.numel():
+            return features.new_zeros(*y.shape, self.out_channels)
+        down, right = (side // 2 for side in self.kernel)
+        padded = F.pad(features, (right, right, down, down))
+        rows = y[..., None, None] + torch.arange(2 * down + 1, device=y.device)[:, None]
+        columns = x[..., None, None] + torch.arange(2 * right + 1, device=x.device)
+        images = torch.arange(len(y), device=y.device)[:, None, None, None]
+        patches = padded[images, :, rows, columns].flatten(0, 1).permute(0, 3, 1, 2)
+        around: Tensor = self(patches.contiguous(memory_format=torch.channels_last))
+        return around[:, :, down, right].unflatten(0, y.shape)
 
 
 class Detections(NamedTuple):

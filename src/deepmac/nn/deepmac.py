@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from deepmac.errors import UserError
 from deepmac.nn.backbones import Normalization, Normalize, build_backbone
-from deepmac.nn.centernet import CenterNetHeads, Detections, HeadSpec, decode_detections
+from deepmac.nn.centernet import (
+    CenterNetHeads,
+    Detections,
+    HeadSpec,
+    PredictionHead,
+    decode_detections,
+)
 from deepmac.nn.conventions import Compat, conventions_of
 from deepmac.nn.full_resolution import original_box_crops
 from deepmac.nn.mask_heads import build_mask_head, check_mask_size
@@ -19,6 +25,7 @@ from deepmac.nn.network import SegmentationNetwork, static_shapes
 from deepmac.nn.ranges import Range, Share, Width
 from deepmac.nn.roi_crop import CropImpl, bounded_boxes, box_coordinates, roi_crop
 
+_FEW_CELLS = 16  # a head costs nine times as much a cell where it runs around single ones
 # These heads take the instance embedding as parameters (or project it): never concatenated.
 _EMBEDDING_IS_NOT_AN_INPUT = ("cond_inst1", "cond_inst2", "cond_inst3", "embedding_projection")
 
@@ -39,6 +46,11 @@ class StageOutput(NamedTuple):
     offset: Tensor | None
     pixel_embedding: Tensor
     instance_embedding: Tensor | None
+
+    def instance_at(self, y: Tensor, x: Tensor) -> Tensor | None:
+        """(B, N, D): the instance embedding at rows and columns (B, N) of cells, if any."""
+        maps = self.instance_embedding
+        return None if maps is None else read_cells(maps, y, x)
 
 
 class LazyStage:
@@ -75,8 +87,27 @@ class LazyStage:
     def instance_embedding(self) -> Tensor | None:
         return self._head("instance_embedding")
 
+    def instance_at(self, y: Tensor, x: Tensor) -> Tensor | None:
+        """As `StageOutput.instance_at`; for few cells the head runs around them alone."""
+        if "instance_embedding" not in self._heads:
+            return None
+        head = self._heads["instance_embedding"]
+        many = _FEW_CELLS * y.shape[1] > self.features.shape[-2:].numel()
+        known = "instance_embedding" in self.__dict__ or torch.is_grad_enabled()
+        if many or known or static_shapes(y) or not isinstance(head, PredictionHead):
+            maps = self.instance_embedding
+            assert maps is not None
+            return read_cells(maps, y, x)
+        return head.at(self.features, y, x)
+
     def _head(self, name: str) -> Tensor | None:
         return self._heads[name](self.features) if name in self._heads else None
+
+
+def read_cells(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """(B, N, D): what (B, D, h, w) maps hold at the rows and columns (B, N)."""
+    index = (y * maps.shape[-1] + x)[:, None].expand(-1, maps.shape[1], -1)
+    return maps.flatten(2).gather(2, index).transpose(1, 2)
 
 
 Stage = StageOutput | LazyStage
@@ -247,8 +278,8 @@ class DeepMAC(SegmentationNetwork):
         boxes = bounded_boxes(boxes)
         pixel = self._pixel_inputs(stage, boxes).flatten(0, 1)
         instance = None
-        if stage.instance_embedding is not None:
-            instance = self._instance_embedding(stage.instance_embedding, boxes).flatten(0, 1)
+        if (read := stage.instance_at(*self._centre_cells(stage, boxes))) is not None:
+            instance = read.flatten(0, 1)
         if valid is None:
             return self.mask_head(pixel, instance, None).unflatten(0, (batch, count))
         rows = valid.flatten()
@@ -370,13 +401,12 @@ class DeepMAC(SegmentationNetwork):
         x = x[..., None, :].expand(batch, count, height, width)
         return torch.stack([y, x], dim=2)
 
-    def _instance_embedding(self, embedding: Tensor, boxes: Tensor) -> Tensor:
-        """(B, N, D): the embedding at the cell that holds each box's centre.
+    def _centre_cells(self, stage: Stage, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns (B, N) of the cells that hold the boxes' centres.
 
         A centre on the right or bottom edge reads the last cell (the original failed there).
         """
-        height, width = embedding.shape[-2:]
+        height, width = stage.pixel_embedding.shape[-2:]
         x = ((boxes[..., 0] + boxes[..., 2]) / (2 * self.stride)).long().clamp(0, width - 1)
         y = ((boxes[..., 1] + boxes[..., 3]) / (2 * self.stride)).long().clamp(0, height - 1)
-        index = (y * width + x)[:, None].expand(-1, embedding.shape[1], -1)
-        return embedding.flatten(2).gather(2, index).transpose(1, 2)
+        return y, x

@@ -62,7 +62,7 @@ def for_inference(network: N, precision: Precision = "32") -> N:
         if kind == "bf16":
             _to_bfloat16(prepared)
         if device.type == "cpu" and can_pack():
-            for part in _parts(prepared):
+            for part in prepared.inference_parts():
                 pack_convolutions(part)
     prepared.prepared = kind
     return prepared

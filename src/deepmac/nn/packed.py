@@ -1,5 +1,7 @@
-"""Convolutions for predictions on a CPU: weights laid out once as oneDNN reads them, and the sum and
-the ReLU that follow done in the same pass over memory.
+"""Convolutions for predictions on a CPU.
+
+Their weights are laid out once as oneDNN reads them; the sum and the ReLU that follow a convolution
+are done in the same pass over memory.
 
 The operators are those that ``torch.compile`` emits for CPUs; they know no gradient.
 """

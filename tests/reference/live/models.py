@@ -67,7 +67,9 @@ def build(arrays: Arrays, export: Path, dtype: Dtype) -> DeepMAC:
             report = convert(export, Path(folder) / "model")
             assert not report.missing and not report.unused, report
             model = load_model(Path(folder) / "model")
-        assert model.compat == ("tf_release" if arrays["meta::release"] else "tf_latest")
+        assert model.conventions.compat == (
+            "tf_release" if arrays["meta::release"] else "tf_latest"
+        )
         return model
     settings = read_settings(parse_text_proto(str(arrays["meta::config"])))
     state, card, report = convert_model_variables(under(arrays, "w::"), settings, source="here")
@@ -122,7 +124,7 @@ def inference(part: str, model: DeepMAC, arrays: Arrays) -> Iterator[Answer]:
     masks = model.mask_probabilities(stages[-1], found.boxes)[0]
     pair = Pair(masks, arrays["post::detection_masks"][0][order])
     # In float64 the original's enlargement, where it is not by four, has float32 weights.
-    exact = 1e-7 if model.full_resolution and model.compat == "tf_latest" else 1e-9
+    exact = 1e-7 if model.full_resolution and model.conventions.compat == "tf_latest" else 1e-9
     yield Answer(part, "probabilities in detected boxes", [pair], (1e-4, exact), absolute=True)
 
 

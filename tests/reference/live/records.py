@@ -13,6 +13,7 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+from pycocotools import mask as masks
 from table import Answer, Dtype, Pair
 
 from deepmac.data.annotations.coco import CocoIndex, decode_mask
@@ -32,6 +33,9 @@ def ask(python: Path, folder: Path, seed: int) -> None:
     content["images"] = [content["images"][i] for i in sorted(chosen.tolist())]
     kept = {image["id"]: image for image in content["images"]}
     own = [a for a in content["annotations"] if a["image_id"] in kept]
+    for annotation in own:
+        if isinstance(annotation["segmentation"], dict):
+            annotation["segmentation"] = _plain_runs(annotation["segmentation"])
     content["annotations"] = own
     some = folder / "json/annotations/instances_train.json"
     some.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +51,16 @@ def ask(python: Path, folder: Path, seed: int) -> None:
         )  # fmt: skip
         if done.returncode:
             sys.exit(f"the original's create_coco_tf_record failed:\n{done.stderr[-3000:]}")
+
+
+def _plain_runs(rle: dict[str, Any]) -> dict[str, Any]:
+    """Run lengths as numbers: the original's script takes no others."""
+    if isinstance(rle["counts"], list):
+        return rle
+    bits = masks.decode({**rle, "counts": rle["counts"].encode()}).flatten(order="F")
+    ends = np.flatnonzero(np.diff(bits)) + 1
+    counts = np.diff([0, *ends, len(bits)]).tolist()
+    return {"size": rle["size"], "counts": [0, *counts] if bits[0] else counts}
 
 
 def answers(folder: Path, dtype: Dtype) -> Iterator[Answer]:
