@@ -88,7 +88,7 @@ class LazyStage:
         return self._head("instance_embedding")
 
     def instance_at(self, y: Tensor, x: Tensor) -> Tensor | None:
-        """As `StageOutput.instance_at`; for few cells the head runs around them alone."""
+        """As ``StageOutput.instance_at``; for few cells the head runs around them alone."""
         if "instance_embedding" not in self._heads:
             return None
         head = self._heads["instance_embedding"]

@@ -88,7 +88,7 @@ class PackedConvolution(nn.Module):
 
 
 class _Block(nn.Module):
-    """A `ConvBlock` without its norm."""
+    """A ``ConvBlock`` without its norm."""
 
     def __init__(self, block: ConvBlock) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class _Block(nn.Module):
 
 
 class _Residual(nn.Module):
-    """A `Residual` without its norms."""
+    """A ``Residual`` without its norms."""
 
     def __init__(self, block: Residual) -> None:
         super().__init__()
