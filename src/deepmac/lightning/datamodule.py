@@ -217,7 +217,7 @@ class CocoDataModule(pl.LightningDataModule):
             seen = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore
             epoch, sampler.start_batch = divmod(seen, max(1, self.batches_per_epoch))
             sampler.set_epoch(epoch)
-        max_boxes = settings["max_boxes"] or self.targets.conventions.max_boxes
+        max_boxes = self._max_boxes
         if max_boxes is None and xla.runs_on(self.trainer):
             max_boxes = XLA_MAX_BOXES  # a new shape is a new graph
         return self._loader(
@@ -234,8 +234,13 @@ class CocoDataModule(pl.LightningDataModule):
         position = int(np.argmax(_counts(self.train_index)))
         tried = [dataset[(0, position, number, number)] for number in range(8)]
         most = max(tried, key=lambda one: (one["images"].numel(), len(one["boxes"])))
-        slots = self.hparams["max_boxes"] or self.targets.conventions.max_boxes
-        return collate([most] * count, max_boxes=slots, choice=dataset.choice)
+        return collate([most] * count, max_boxes=self._max_boxes, choice=dataset.choice)
+
+    @property
+    def _max_boxes(self) -> int | None:
+        """What a training batch is padded to, where that is a fixed number."""
+        fixed: int | None = self.hparams["max_boxes"]
+        return fixed or self.targets.conventions.max_boxes
 
     @property
     def _training_set(self) -> CocoInstances:

@@ -44,7 +44,7 @@ def draw_study(study: Study, path: str | Path) -> None:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
     )
-    with atomic_binary(path) as file:
+    with atomic_binary(Path(path)) as file:
         figure.savefig(file, dpi=110, format="png")
 
 
