@@ -24,12 +24,13 @@ from benchmarks import (
     evaluation,
     label,
     opening,
+    streaming,
     training,
 )
 from benchmarks.table import HEADINGS, Row, Skipped, machine, markdown
 from deepmac.data.shapes.data_set import ensure_shapes
 
-ROWS = ("network", "step", "label", "crop", "loading", "evaluation", "opening")
+ROWS = ("network", "step", "label", "crop", "loading", "stream", "evaluation", "opening")
 PRINTED = ("annotations", "windows")  # have tables of their own
 PAGE = """# Performance
 
@@ -86,7 +87,11 @@ def _maker(name: str, quick: bool, root: Path | None) -> Callable[[], list[Row]]
     if name in plain:
         return partial(plain[name], quick)
     root = root or _shapes(quick)
-    return partial({"label": label.rows, "loading": data_pipeline.rows}[name], quick, root)
+    return partial(
+        {"label": label.rows, "loading": data_pipeline.rows, "stream": streaming.rows}[name],
+        quick,
+        root,
+    )
 
 
 def _print(name: str, quick: bool, root: Path | None) -> None:

@@ -29,8 +29,11 @@ commands
   test        the same on the test json
   predict     write a COCO results json     deepmac predict ... data.predict_json=FILE
   check-data  look at a data set            deepmac check-data data.root=DIR split=voc_to_nonvoc
+  shard       chunks to stream from         deepmac shard data.root=DIR --out DIR|s3://...
   convert     published weights to ours     deepmac convert CHECKPOINT --out DIR
   label       boxes in, masks out           deepmac label --model M --images DIR --boxes B --out OUT
+  boxes       boxes as Parquet tables       deepmac boxes B --to parquet --out DIR
+  masks       Parquet tables as files       deepmac masks DIR --to coco --out OUT
   export      a model as ONNX or torch      deepmac export MODEL --format onnx --out DIR
   demo        draw boxes, see masks         deepmac demo --model M
   settings    groups and their choices      deepmac settings experiment
@@ -49,6 +52,8 @@ _GO_ON = " (or choose another hydra.run.dir), then go on with ckpt_path=last"
 _TOOLS = {
     "convert": "deepmac.convert",
     "label": "deepmac.label.command",
+    "boxes": "deepmac.label.cluster.to_parquet",
+    "masks": "deepmac.label.cluster.from_parquet",
     "export": "deepmac.export",
     "demo": "deepmac.demo",
     "settings": "deepmac.lightning.choices",
@@ -73,10 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return guarded(lambda: _trainer_command(command, rest), go_on=_GO_ON)
     if command == "check-data":
         return guarded(lambda: _check_data(rest))
+    if command == "shard":
+        return guarded(lambda: _shard(rest), go_on="; start again to go on")
     if command in _TOOLS:
         return guarded(lambda: _tool(command, rest))
-    known = ", ".join((*_TRAINER_COMMANDS, "check-data", *_TOOLS))
-    close = get_close_matches(command, (*_TRAINER_COMMANDS, "check-data", *_TOOLS), 1)
+    known = ", ".join((*_TRAINER_COMMANDS, "check-data", "shard", *_TOOLS))
+    close = get_close_matches(command, (*_TRAINER_COMMANDS, "check-data", "shard", *_TOOLS), 1)
     meant = f"did you mean {close[0]}? " if close else ""
     print(f"deepmac: no command {command!r}; {meant}There are {known}", file=sys.stderr)
     return 2
@@ -202,6 +209,18 @@ def _check_data(arguments: list[str]) -> int:
     report = check_data(config.data, run_dir)
     print_report(report)
     return 1 if report.problems else 0
+
+
+def _shard(arguments: list[str]) -> int:
+    from deepmac.data.stream.command import command, read_options
+    from deepmac.lightning.compose import compose, take_config_dir
+
+    options, words = read_options(arguments)
+    words, config_dirs = take_config_dir(words)
+    if not any(word.startswith(("data=", "experiment=")) for word in words):
+        words = ["experiment=custom", *words]
+    config, _ = compose(words, config_dirs)
+    return command(options, config.data)
 
 
 def _tool(name: str, arguments: list[str]) -> int:

@@ -20,7 +20,7 @@ from deepmac.data.batch import Sample
 from deepmac.data.collate import most_useful
 from deepmac.data.copy_paste import CopyPaste
 from deepmac.data.exhaustive import open_classes
-from deepmac.data.images import read_image
+from deepmac.data.images import read_picture
 from deepmac.data.mask_targets import TargetSpec, crop_targets, ignore_map
 from deepmac.data.transforms.compose import evaluation_transform, training_transform
 from deepmac.data.transforms.geometry import Geometry
@@ -115,7 +115,7 @@ class CocoInstances(Dataset[Sample]):
         self.min_visible = min_visible
         self.min_box_size = min_box_size
         self.points_per_object = most_points(index)
-        self.exhaustive = bool(index.table.exhaustive.all())
+        self.exhaustive = index.summary.exhaustive
 
     @staticmethod
     def training_transform(size: int, **settings: Any) -> v2.Transform:
@@ -146,7 +146,8 @@ class CocoInstances(Dataset[Sample]):
         key = key if isinstance(key, tuple) else (0, key)
         epoch, position, batch, again = (*key, 0, 0)[:4]
         record = self.index.images[position]
-        with _seeded(self.seed, epoch, position, *([again] if again else [])):
+        drawn_by = position if record.number is None else record.number
+        with _seeded(self.seed, epoch, drawn_by, *([again] if again else [])):
             record, pixels = self._read(record)
             objects, crowds = self._objects(record)
             sample = self._transform(epoch, batch)(self._framed(pixels, objects))
@@ -172,7 +173,7 @@ class CocoInstances(Dataset[Sample]):
     def _read(self, record: ImageRecord) -> tuple[ImageRecord, NDArray[np.uint8]]:
         """The picture, and what is on it once others' objects are pasted onto it."""
         try:
-            pixels = read_image(record.path, (record.width, record.height))
+            pixels = read_picture(record)
             if self.copy_paste is None:
                 return record, pixels
             items, pixels = self.copy_paste(record, list(record.instances), pixels)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from deepmac.data.annotations.records import ImageRecord
 from deepmac.data.file_parts import part_of
 from deepmac.errors import DataError
 
@@ -49,7 +50,21 @@ class ImageFileError(DataError):
         self.kind = kind
 
 
-def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read_picture(record: ImageRecord) -> NDArray[np.uint8]:
+    """The picture of a record, of the size that it says; see :func:`read_image`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    data = None if record.data is None else record.data()
+    return read_image(record.path, (record.width, record.height), data)
+
+
+def read_image(
+    path: str | Path,
+    expected_size: tuple[int, int] | None = None,
+    data: bytes | None = None,
+) -> NDArray[np.uint8]:
     """Decode an image to RGB.
 
     Palette, greyscale and CMYK images are converted; alpha is dropped, not blended; 16-bit
@@ -60,6 +75,7 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
     Args:
         path: the file.
         expected_size: (width, height) that the annotation file gives; None accepts any size.
+        data: its content, where that has been read already; ``path`` is then what messages say.
 
     Returns:
         (H, W, 3) uint8, C-contiguous and writable.
@@ -69,7 +85,7 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
             has more than ``MAX_PIXELS`` pixels.
     """
     path = Path(path)
-    with open_image(path) as image:
+    with open_image(path, data) as image:
         image.load()  # before EXIF: a PNG is decoded for that too, and its errors would be lost
         orientation = _orientation_to_apply(image, path, expected_size)
         pixels = to_rgb(image, path)
@@ -104,14 +120,14 @@ def check_image(path: str | Path, expected_size: tuple[int, int], *, decode: boo
             to_rgb(image, path)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
     """(width, height) as :func:`read_image` gives it without an expected size; reads the header.
 
     Raises:
         ImageFileError: the file is missing, no image, or too large.
     """
     path = Path(path)
-    with open_image(path) as image:
+    with open_image(path, data) as image:
         swaps = _orientation_to_apply(image, path, None) in _SWAPS_SIDES
         width, height = image.size
         return (height, width) if swaps else (width, height)
@@ -128,19 +144,22 @@ def raw_size(path: str | Path) -> tuple[int, int]:
 
 
 @contextmanager
-def open_image(path: str | Path) -> Iterator[Image.Image]:
+def open_image(path: str | Path, data: bytes | None = None) -> Iterator[Image.Image]:
     """A picture opened by Pillow, its header read and checked, and every fault one sentence.
 
     Raises:
         ImageFileError: the file is missing, no image, or too large, or what is done with it fails.
     """
     path = Path(path)
-    with _explained(path), _opened(path) as file, _open(file, path) as image:
+    with _explained(path), _opened(path, data) as file, _open(file, path) as image:
         yield image
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path, data: bytes | None = None) -> Iterator[BinaryIO]:
+    if data is not None:
+        yield BytesIO(data)
+        return
     try:
         mode = os.stat(path).st_mode
     except NotADirectoryError:

@@ -19,6 +19,7 @@ from deepmac.data.annotations.reading import Reading
 from deepmac.data.file_parts import own_name
 from deepmac.data.shapes.data_set import ensure_shapes
 from deepmac.data.splits import masked_category_ids
+from deepmac.data.stream.chunked import DEFAULT_CACHE_GB, read_chunked
 from deepmac.errors import ConfigError, DataError
 
 Split = Literal["train", "val", "predict"]
@@ -67,6 +68,8 @@ def read_annotations(settings: Settings, split: Split) -> CocoIndex:
     Raises:
         DataError: a file is missing or faulty.
     """
+    if settings.get("source") == "stream":
+        return _read_chunked(settings, split)
     place, held_out = locate(settings, split)
     index = read_set(
         place,
@@ -93,6 +96,19 @@ def read_annotations(settings: Settings, split: Split) -> CocoIndex:
     )
     note = Problem("validation set held out", text, place.paths[0], is_note=True)
     return replace(kept, problems=(*index.problems, note))
+
+
+def _read_chunked(settings: Settings, split: Split) -> CocoIndex:
+    """A split of a sharded set; what is evaluated has all annotations at hand."""
+    root = settings.get("root")
+    if root is None:
+        raise ConfigError("data.root is not set: give the folder or URL that was sharded to")
+    return read_chunked(
+        str(root),
+        "train" if split == "train" else "val",
+        whole=split != "train",
+        cache_gb=settings.get("cache_gb") or DEFAULT_CACHE_GB,
+    )
 
 
 def reading_of(settings: Settings, split: Split) -> Reading:
@@ -122,6 +138,8 @@ def read_classes(
         DataError: the training set is faulty.
     """
     source = train
+    if source is None and settings.get("source") == "stream":
+        source = _read_chunked(settings, "train")
     if source is None:
         try:
             place, _ = locate(settings, "train")

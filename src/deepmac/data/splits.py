@@ -4,8 +4,6 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from deepmac.data.annotations.index import CocoIndex
 from deepmac.errors import ConfigError
 
@@ -77,9 +75,7 @@ def _by_word(word: str, index: CocoIndex) -> frozenset[int]:
     if word == "all":
         return frozenset(index.category_ids)
     if word == "annotated":
-        table = index.table
-        human = table.is_object & (table.mask_kind > 0) & (table.mask_source == 0)
-        found = frozenset(np.unique(table.category_id[human]).tolist())
+        found = index.summary.masked_categories
         if not found:
             raise ConfigError(
                 f"data.masked_classes is annotated but {index.json_path} has no object with a "

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ def command(arguments: Sequence[str]) -> int:
     Raises:
         UserError: as :func:`deepmac.label.job.label`.
     """
+    if _engine(arguments) == "ray":
+        from deepmac.label.cluster.command import command as on_cluster
+
+        return on_cluster(arguments)
     settings = parse_arguments(arguments)
     try:
         with stoppable():
@@ -39,6 +44,13 @@ def command(arguments: Sequence[str]) -> int:
             f"label cannot use{where} ({error.strerror or error}): check that it is there and may "
             "be read"
         ) from error
+
+
+def _engine(arguments: Sequence[str]) -> str:
+    words = [*arguments, ""]
+    found = [w.partition("=")[2] for w in words if w.startswith("--engine=")]
+    found += [after for word, after in pairwise(words) if word == "--engine"]
+    return found[-1] if found else "local"
 
 
 def _label(settings: LabelSettings) -> int:

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -100,39 +100,88 @@ class PartWriter:
             self._file = self._stack.enter_context(self.parts.writing(batch.part, tasks))
         for task, kind, sentence in batch.errors:
             _write_line(self._file, {"rows": task.rows.tolist(), "kind": kind, "error": sentence})
-        start = 0
-        for number, (task, boxes) in enumerate(zip(batch.tasks, batch.asked, strict=True)):
-            mine = probabilities[start : start + len(boxes)]
-            start += len(boxes)
-            masks = PictureMasks.of(
-                self.network,
-                mine,
-                boxes,
-                task.size[::-1],
-                threshold=self.options.threshold,
-                about=str(task.path),
-                refine=self.options.refine,
-                picture=batch.pictures[number] if batch.pictures else None,
-                places=batch.places[number] if batch.pictures else None,
-                image_size=self.image_size,
-            )
-            turned = Turned(boxes, task.degrees) if task.degrees.any() else None
-            records = mask_records(masks, self.options, turned)
-            for row, record in zip(task.rows.tolist(), records, strict=True):
-                lap("paste")
-                _write_line(self._file, {"row": row, **record})
-                lap("write")
+        found = batch_records(self.network, batch, probabilities, self.options, self.image_size)
+        for row, record in found:
+            lap("paste")
+            _write_line(self._file, {"row": row, **record})
+            lap("write")
         if batch.last:
             self._file = None
             self._stack.pop_all().close()
             lap("write")
-        return batch.finished, start
+        return batch.finished, len(probabilities)
 
     def abandon(self, error: BaseException) -> None:
         """Drop an unfinished part."""
         self._failed, self._file = True, None
         with suppress(Exception):
             self._stack.pop_all().__exit__(type(error), error, None)
+
+
+def batch_records(
+    network: SegmentationNetwork,
+    batch: LabelBatch,
+    probabilities: Floats,
+    options: MaskOptions,
+    image_size: int,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The row and the record of every box of a batch.
+
+    Args:
+        network: that was asked.
+        batch: what about.
+        probabilities: (M, P, P) its answers.
+        options: of the masks.
+        image_size: side of the network's input, pixels.
+    """
+    start = 0
+    for number, (task, boxes) in enumerate(zip(batch.tasks, batch.asked, strict=True)):
+        mine = probabilities[start : start + len(boxes)]
+        start += len(boxes)
+        masks = PictureMasks.of(
+            network,
+            mine,
+            boxes,
+            task.size[::-1],
+            threshold=options.threshold,
+            about=str(task.path),
+            refine=options.refine,
+            picture=batch.pictures[number] if batch.pictures else None,
+            places=batch.places[number] if batch.pictures else None,
+            image_size=image_size,
+        )
+        turned = Turned(boxes, task.degrees) if task.degrees.any() else None
+        yield from zip(task.rows.tolist(), mask_records(masks, options, turned), strict=True)
+
+
+def batch_crops(
+    network: SegmentationNetwork,
+    batch: LabelBatch,
+    batch_size: int,
+    device: torch.device,
+    laps: Callable[[], Callable[[str], None]] = lambda: lambda stage: None,
+) -> Floats:
+    """(M, P, P) probabilities of all boxes of a batch.
+
+    A picture with many views goes through the network ``batch_size`` of them at a time.
+    """
+    if batch.images is None or not batch.valid.any():
+        return np.zeros((0, 1, 1), dtype=np.float32)
+    parts = []
+    for start in range(0, len(batch.tasks), batch_size):
+        some = slice(start, start + batch_size)
+        longest = max(1, int(batch.valid[some].sum(dim=1).max()))
+        parts.append(
+            box_probabilities(
+                network,
+                batch.images[some].to(device),
+                batch.boxes[some, :longest].to(device),
+                batch.valid[some, :longest].to(device),
+                laps(),
+            )
+        )
+    crops: Floats = np.concatenate(parts)
+    return crops
 
 
 class LabelModule(pl.LightningModule):
@@ -148,6 +197,7 @@ class LabelModule(pl.LightningModule):
         loader: arguments of :class:`BatchDataset`.
         workers: processes that decode.
         restart: see :meth:`Parts.open`.
+        shard: (i, n): every n-th part, from the i-th on.
     """
 
     def __init__(
@@ -162,8 +212,10 @@ class LabelModule(pl.LightningModule):
         loader: dict[str, Any],
         workers: int,
         restart: bool,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__()
+        self.shard = shard
         self.network = network
         self.plan, self.parts, self.writer = plan, parts, writer
         self.progress, self.watch = progress, watch
@@ -174,13 +226,14 @@ class LabelModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """The first process opens the folder before any other looks into it."""
         if self.trainer.is_global_zero:
-            self.parts.open(restart=self.restart)
+            self.parts.open(restart=self.restart, shard=self.shard)
         self.trainer.strategy.barrier()
 
     def predict_dataloader(self) -> DataLoader[LabelBatch]:
         """This process's unfinished parts."""
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        mine = {n: tasks for n, tasks in self.plan.parts.items() if n % world == rank}
+        first, every = self.shard[0] + self.shard[1] * rank, self.shard[1] * world
+        mine = {n: self.plan.parts[n] for n in sorted(self.plan.parts)[first::every]}
         left = {n: tasks for n, tasks in mine.items() if not self.parts.is_done(n, tasks)}
         self.progress.start(mine, left)
         dataset = BatchDataset(left, **self.loader)
@@ -202,27 +255,11 @@ class LabelModule(pl.LightningModule):
     def predict_step(self, batch: LabelBatch, batch_idx: int) -> None:
         """Run the network; masks are pasted meanwhile, one batch behind."""
         self.watch.seconds["decode"] += batch.seconds
-        crops: Floats = np.zeros((0, 1, 1), dtype=np.float32)
-        if batch.images is not None and batch.valid.any():
-            crops = np.concatenate([self._crops(batch, some) for some in self._at_once(batch)])
+        crops = batch_crops(
+            self.network, batch, self.loader["batch_size"], self.device, self.watch.laps
+        )
         self._finish(2)
         self._waiting.append(self._thread.submit(self.writer.write, batch, crops, self.watch))
-
-    def _at_once(self, batch: LabelBatch) -> list[slice]:
-        """A picture with many views goes through the network a few at a time."""
-        step = self.loader["batch_size"]
-        return [slice(start, start + step) for start in range(0, len(batch.tasks), step)]
-
-    def _crops(self, batch: LabelBatch, some: slice) -> Floats:
-        assert batch.images is not None
-        longest = max(1, int(batch.valid[some].sum(dim=1).max()))
-        return box_probabilities(
-            self.network,
-            batch.images[some].to(self.device),
-            batch.boxes[some, :longest].to(self.device),
-            batch.valid[some, :longest].to(self.device),
-            self.watch.laps(),
-        )
 
     def on_predict_end(self) -> None:
         """Everything is on disk, everywhere."""
@@ -270,6 +307,7 @@ def label_parts(
     workers: int = 0,
     on_error: OnError = "stop",
     restart: bool = False,
+    shard: tuple[int, int] = (0, 1),
     tiles: bool = False,
     trainer: dict[str, Any] | None = None,
     watch: Stopwatch | None = None,
@@ -287,6 +325,7 @@ def label_parts(
         workers: processes that decode pictures; 0 decodes in this one.
         on_error: what an unreadable picture does.
         restart: see :meth:`Parts.open`.
+        shard: (i, n): every n-th part, from the i-th on.
         tiles: see :func:`deepmac.label.views.views_of`.
         trainer: arguments of Lightning's ``Trainer`` (devices and the like); ``precision`` may also
             be one of ``deepmac.nn.inference.Precision``.
@@ -323,6 +362,7 @@ def label_parts(
         },
         workers=workers,
         restart=restart,
+        shard=shard,
     )
     runner = pl.Trainer(
         **settings,

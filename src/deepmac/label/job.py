@@ -18,11 +18,11 @@ from deepmac.errors import ConfigError, counted
 from deepmac.files import atomic_file, usual_permissions, write_atomically
 from deepmac.label.digest import model_digest
 from deepmac.label.inference import Stopwatch, label_parts, label_precision
+from deepmac.label.loading import IMAGES_TOGETHER
 from deepmac.label.masks.calibration import Calibration
 from deepmac.label.masks.records import MaskOptions
 from deepmac.label.merge import Labelled, collect
 from deepmac.label.parts import Parts, writable
-from deepmac.label.plan import IMAGES_PER_PART
 from deepmac.label.prepare import Prepared, prepare, read_report, report_path
 from deepmac.label.review import review_sheet
 from deepmac.label.settings import POLYGON_FORMATS, LabelSettings
@@ -32,7 +32,7 @@ from deepmac.models.files import own_refine, own_threshold
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.masks import BOXES_PER_STEP, input_size
 
-_VERSION = 2  # of the parts' content
+_VERSION = 3  # of the parts' content
 
 
 def label(
@@ -74,11 +74,14 @@ def label(
             workers=settings.workers,
             on_error=settings.on_error,
             restart=settings.restart,
+            shard=settings.share,
             tiles=settings.tiles,
             trainer=settings.trainer,
             watch=watch,
             quiet=settings.quiet,
         )
+        if first and settings.share[1] > 1 and not job.is_last_shard():
+            return None
         return job.write() if first else None
     except Stopped as stop:
         stop.kept = job.kept()
@@ -116,6 +119,17 @@ class _Job:
             f"the masks of {done} of {self.plan.num_images} images are kept in "
             f"{self.parts.folder}; give the same command again to go on"
         )
+
+    def is_last_shard(self) -> bool:
+        """After a shard: whether all others are done and this process is to write the output."""
+        left = [n for n, t in self.plan.parts.items() if not self.parts.is_done(n, t)]
+        if not left and self.parts.take_over():
+            return True
+        self.parts.release()
+        if not self.settings.quiet:
+            state = f"{len(left)} of {len(self.plan.parts)} parts are left to the others"
+            print(f"shard {self.settings.shard} is done; {state if left else 'another one writes'}")
+        return False
 
     def finished_report(self) -> dict[str, Any] | None:
         """The report of an output that this very job has finished; UserError for any other one."""
@@ -239,7 +253,7 @@ class _Job:
             "model": self.digest,
             "boxes": self.plan.boxes.digest,
             "image_size": self.image_size,
-            "images_per_part": IMAGES_PER_PART,
+            "images_together": IMAGES_TOGETHER,
             "boxes_per_step": BOXES_PER_STEP,
             "batch_size": settings.batch_size,
             "precision": label_precision(settings.trainer),

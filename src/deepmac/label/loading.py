@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,9 @@ from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.predict.boxes import scaled_boxes
 from deepmac.predict.letterbox import letterbox
 
+IMAGES_TOGETHER = 16
+"""Neighbours by position whose views may share a batch: what a mask is does not depend on how many
+of them are in a part."""
 VIEWS_AT_ONCE = 32
 """Views of one picture that are made from one decoding, where a picture has many."""
 
@@ -77,6 +81,7 @@ class BatchDataset(Dataset[LabelBatch]):
         box_margin: see ``MaskOptions``.
         keep_pictures: give what the views show too.
         tiles: see :func:`deepmac.label.views.views_of`.
+        read: gives a picture, instead of its file.
     """
 
     def __init__(
@@ -89,22 +94,29 @@ class BatchDataset(Dataset[LabelBatch]):
         box_margin: float = 0.0,
         keep_pictures: bool = False,
         tiles: bool = False,
+        read: Callable[[ImageTask], NDArray[np.uint8]] | None = None,
     ) -> None:
+        self.read = read or _from_file
         self.keep_pictures = keep_pictures
         self.image_size, self.conventions, self.box_margin = image_size, conventions, box_margin
         self.shares: list[_Share] = []
         self._decoded: tuple[ImageTask, NDArray[np.uint8]] | None = None
+        together = 1 if tiles else IMAGES_TOGETHER
         for number in sorted(parts):
-            views = [
-                views_of(task, image_size, tiles=tiles, margin=box_margin) for task in parts[number]
-            ]
-            ends = set(np.cumsum([len(some) for some in views]).tolist())
-            flat = [view for some in views for view in some]
-            step = batch_size if len(flat) == len(views) else max(batch_size, VIEWS_AT_ONCE)
-            for start in range(0, len(flat), step):
-                stop = min(start + step, len(flat))
-                finished = sum(end in ends for end in range(start + 1, stop + 1))
-                self.shares.append(_Share(number, stop == len(flat), flat[start:stop], finished))
+            groups = groupby(parts[number], key=lambda task: task.position // together)
+            for _, tasks in groups:
+                views = [
+                    views_of(task, image_size, tiles=tiles, margin=box_margin) for task in tasks
+                ]
+                ends = set(np.cumsum([len(some) for some in views]).tolist())
+                flat = [view for some in views for view in some]
+                step = batch_size if len(flat) == len(views) else max(batch_size, VIEWS_AT_ONCE)
+                for start in range(0, len(flat), step):
+                    stop = min(start + step, len(flat))
+                    finished = sum(end in ends for end in range(start + 1, stop + 1))
+                    self.shares.append(_Share(number, False, flat[start:stop], finished))
+            if self.shares and self.shares[-1].part == number:
+                self.shares[-1] = self.shares[-1]._replace(last=True)
 
     def __len__(self) -> int:
         return len(self.shares)
@@ -152,7 +164,7 @@ class BatchDataset(Dataset[LabelBatch]):
         """The picture; one that has many views is decoded once."""
         if self._decoded is None or self._decoded[0].position != task.position:
             self._decoded = None
-            self._decoded = task, read_image(task.path, task.size)
+            self._decoded = task, self.read(task)
         return self._decoded[1]
 
     def _shown(
@@ -166,6 +178,10 @@ class BatchDataset(Dataset[LabelBatch]):
             return shown, boxes, within
         boxes = enlarged(task.boxes, self.box_margin, task.size)
         return cut(view, pixels), boxes, boxes - np.tile(view.window[:2], 2)
+
+
+def _from_file(task: ImageTask) -> NDArray[np.uint8]:
+    return read_image(task.path, task.size)
 
 
 def _padded(boxes: Sequence[NDArray[np.float64]]) -> tuple[Tensor, Tensor]:

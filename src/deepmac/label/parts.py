@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,13 +37,14 @@ class Parts:
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self.folder = folder
         self.identity = identity
-        self._lock: IO[str] | None = None
+        self._locks: list[IO[str]] = []
 
-    def open(self, *, restart: bool = False) -> None:
+    def open(self, *, restart: bool = False, shard: tuple[int, int] = (0, 1)) -> None:
         """Make the folder, or go on in the one that an interrupted run of this job left.
 
         Args:
             restart: drop what another job left.
+            shard: (i, n): n processes that know nothing of each other share the folder.
 
         Raises:
             UserError: another job's folder, one that another process works in, or one that cannot
@@ -50,18 +52,36 @@ class Parts:
         """
         with writable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
-            path = self.folder / _JOB
-            if not path.is_file():
-                # No marker: parts of unknown origin, from a kill while cleaning up.
-                self._empty()
-            elif restart:
-                path.unlink()
-                self._empty()
-            else:
-                self._compare(_read_json(path))
-                return
-            write_atomically(path, json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
+            self._take_lock(shard)
+            with self._alone():
+                self._begin(restart)
+
+    def take_over(self) -> bool:
+        """Once a shard is done: have the folder alone, whoever of the others is the last.
+
+        Returns:
+            Whether it is ours, and the job still to be merged.
+        """
+        for _ in range(20):
+            self.release()
+            with suppress(UserError):
+                self._take_lock()
+                return (self.folder / _JOB).is_file()
+            time.sleep(0.5)
+        return False
+
+    def _begin(self, restart: bool) -> None:
+        path = self.folder / _JOB
+        if not path.is_file():
+            # No marker: parts of unknown origin, from a kill while cleaning up.
+            self._empty()
+        elif restart:
+            path.unlink()
+            self._empty()
+        else:
+            self._compare(_read_json(path))
+            return
+        write_atomically(path, json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
 
     def check(self) -> None:
         """Raise UserError if another job's folder is in the way; changes nothing."""
@@ -107,13 +127,12 @@ class Parts:
 
     def release(self) -> None:
         """Let another process work here."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        while self._locks:
+            self._locks.pop().close()
 
     def _empty(self) -> None:
         for path in self.folder.iterdir():
-            if path.name not in (_JOB, _LOCK):
+            if path.name != _JOB and not path.name.startswith(_LOCK):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _compare(self, stored: Any) -> None:
@@ -131,15 +150,23 @@ class Parts:
             "before to finish it, or give --restart to drop it and begin anew"
         )
 
-    def _take_lock(self) -> None:
+    def _take_lock(self, shard: tuple[int, int] = (0, 1)) -> None:
+        """Keep all others out, or with a shard those that do the same or all of it."""
+        alone = shard[1] == 1
+        self._hold(_LOCK, shared=not alone)
+        if not alone:
+            self._hold(f"{_LOCK}-{shard[0]}-of-{shard[1]}")
+
+    def _hold(self, name: str, *, shared: bool = False) -> None:
         try:
             import fcntl
         except ImportError:  # Windows: two jobs at once are the user's to avoid
             return
-        self._lock = (self.folder / _LOCK).open("w")
+        file = (self.folder / name).open("a+")
+        self._locks.append(file)
         try:
             # Record locks end with the process itself, whatever children it leaves behind.
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             self.release()
             raise UserError(
@@ -147,6 +174,19 @@ class Parts:
             ) from None
         except OSError:  # a file system without locks
             pass
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One after the other, for what takes a moment."""
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        with (self.folder / f"{_LOCK}-beginning").open("a+") as file:
+            with suppress(OSError):
+                fcntl.lockf(file, fcntl.LOCK_EX)
+            yield
 
 
 def image_stamp(tasks: Iterable[ImageTask]) -> str:

@@ -25,8 +25,17 @@ from deepmac.label.choice import TOO_MANY, Choice, is_of_model
 from deepmac.label.settings import OnError
 from deepmac.predict.boxes import box_fault
 
-IMAGES_PER_PART = 16
-"""Images whose masks are put on disk together; a killed job does at most these again."""
+_FEWEST, _MOST = 16, 1024
+_MANY_PARTS = 1024
+
+
+def images_per_part(images: int) -> int:
+    """Neighbours whose masks are put on disk together; a killed job does at most these again.
+
+    More where there are many images, so that no folder holds a million files.
+    """
+    return _FEWEST * min(_MOST // _FEWEST, max(1, images // (_FEWEST * _MANY_PARTS)))
+
 
 _HUMAN, _CROWD, _NO_BOX = "human mask kept", "crowd region", "annotation without a box"
 
@@ -105,7 +114,7 @@ def make_plan(
     *,
     choice: Choice | None = None,
     trust_sizes: bool = True,
-    images_per_part: int = IMAGES_PER_PART,
+    images_together: int | None = None,
 ) -> Plan:
     """Check every box and sort out those that get a mask.
 
@@ -121,7 +130,8 @@ def make_plan(
         trust_sizes: False compares the sizes that the file declares for images with masks with the
             pictures themselves, for outputs in which those masks are drawn. (The picture of a box
             is compared in any case, when it is decoded.)
-        images_per_part: neighbours whose masks are put on disk together.
+        images_together: neighbours whose masks are put on disk together; by their number where it
+            is left out.
 
     Raises:
         DataError: the image folder does not exist; or ``on_error`` is ``stop`` and there are
@@ -134,7 +144,8 @@ def make_plan(
     planner.read_annotations()
     if not trust_sizes:
         planner.compare_sizes()
-    parts = planner.parts(images_per_part)
+    count = len(boxes.content["images"])
+    parts = planner.parts(images_together or images_per_part(count))
     if planner.problems and on_error == "stop":
         raise DataError(_stop_message(planner.problems))
     return Plan(
@@ -260,7 +271,7 @@ class _Planner:
                 self.faulty += 1
                 self._add(fault[0], f"{where} {fault[1]}")
 
-    def parts(self, images_per_part: int) -> dict[int, list[ImageTask]]:
+    def parts(self, together: int) -> dict[int, list[ImageTask]]:
         """Tasks by part, without the images whose file is missing."""
         parts: dict[int, list[ImageTask]] = {}
         for position in sorted(self.found):
@@ -281,7 +292,7 @@ class _Planner:
                 np.array(boxes, dtype=np.float64),
                 np.array(degrees, dtype=np.float64),
             )
-            parts.setdefault(position // images_per_part, []).append(task)
+            parts.setdefault(position // together, []).append(task)
         return parts
 
     def _sort(self, row: int, fields: dict[str, Any], position: int) -> tuple[str, str] | None:
@@ -388,9 +399,19 @@ def _checked_box(raw: Any, size: tuple[int, int]) -> tuple[float, ...] | tuple[s
     box = x, y, x + width, y + height
     if fault := box_fault(box, size):
         return fault[0], f"has the bbox {raw}, which {fault[1]}; correct it."
-    # Whatever lies beyond the picture means nothing, and drawing it would take for ever.
-    right, bottom = min(x + width, 2.0 * size[0]), min(y + height, 2.0 * size[1])
-    return max(x, -float(size[0])), max(y, -float(size[1])), right, bottom
+    return bounded(box, size)
+
+
+def bounded(
+    box: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """A sound xyxy box without what lies far beyond its picture.
+
+    That means nothing, and drawing it would take for ever.
+    """
+    left, top, right, bottom = box
+    right, bottom = min(right, 2.0 * size[0]), min(bottom, 2.0 * size[1])
+    return max(left, -float(size[0])), max(top, -float(size[1])), right, bottom
 
 
 def _is_id(value: Any) -> TypeGuard[int | str]:

@@ -13,7 +13,7 @@ from deepmac.data.annotations.read_boxes import read_boxes
 from deepmac.errors import ConfigError, DataError, UserError
 from deepmac.label.choice import Choice, read_choice
 from deepmac.label.parts import writable
-from deepmac.label.plan import IMAGES_PER_PART, Plan, make_plan
+from deepmac.label.plan import Plan, make_plan
 from deepmac.label.settings import FOLDER_FORMATS, LabelSettings
 
 
@@ -54,7 +54,7 @@ def prepare(settings: LabelSettings) -> Prepared:
         settings.on_error,
         choice=choice,
         trust_sizes=not drawn,
-        images_per_part=1 if settings.tiles else IMAGES_PER_PART,
+        images_together=1 if settings.tiles else None,
     )
     return Prepared(settings, choice, plan)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -129,6 +130,10 @@ class Running:
         accelerator: Lightning's; auto, cpu, gpu, ...
         devices: Lightning's; a number, or auto for all.
         num_nodes: hosts; all see the output folder.
+        engine: local, this machine and those that Lightning starts; ray, a cluster, with boxes and
+            masks as Parquet tables (its own options: --engine ray --help).
+        shard: i/n, i from 0: every n-th part, for job arrays that share the output's folder; the
+            last one writes the output.
         precision: 32; bf16, sooner where the processor or card computes in it; auto, that where
             it does; or another name of Lightning's.
     """
@@ -141,6 +146,8 @@ class Running:
     accelerator: str = "auto"
     devices: int | str = 1
     num_nodes: int = 1
+    engine: Literal["local", "ray"] = "local"
+    shard: str | None = None
     precision: str = "32"
 
 
@@ -168,6 +175,10 @@ class LabelSettings(Running, Review, Masks, Choice, Data):
             value = getattr(self, name)
             if value is not None and not holds(value):
                 raise ConfigError(f"--{name.replace('_', '-')} {value} {sentence}")
+        if self.share[1] > 1 and (self.restart or self.overwrite):
+            raise ConfigError(
+                "--shard goes with neither --restart nor --overwrite: begin anew once"
+            )
         if self.format not in FORMATS:
             raise ConfigError(f"no format {self.format!r}; there are {', '.join(FORMATS)}")
         if self.link and self.format not in PICTURE_FORMATS:
@@ -179,6 +190,18 @@ class LabelSettings(Running, Review, Masks, Choice, Data):
             raise ConfigError("label needs --boxes and --out (or --calibrate COCO_JSON)")
         if self.calibrate is not None and self.boxes is not None:
             raise ConfigError("--calibrate is a job of its own: run it first, without --boxes")
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """(i, n) of the shard; (0, 1) is all of it.
+
+        Raises:
+            ConfigError: it is no i/n.
+        """
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.shard or "0/1")
+        if found is None or not int(found[1]) < int(found[2]):
+            raise ConfigError(f"--shard {self.shard} is no i/n with i from 0 to n-1, such as 0/8")
+        return int(found[1]), int(found[2])
 
     @property
     def is_folder(self) -> bool:

@@ -10,7 +10,6 @@ from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
@@ -28,11 +27,14 @@ from deepmac.data.original.dataset import data_set_of
 from deepmac.data.rare_classes import repeat_factors
 from deepmac.data.sampler import EpochBatchSampler
 from deepmac.data.settings import VAL_SHARE, Split, data_folder, read_annotations, read_classes
+from deepmac.data.stream import sampler as streaming
+from deepmac.data.stream.chunked import DEFAULT_CACHE_GB, StreamImages
 from deepmac.data.transforms.jitter import JitterMode
 from deepmac.data.transforms.windows import MIN_VISIBLE, window_transform
 from deepmac.errors import ConfigError, DataError, UserError
 from deepmac.lightning.arguments import check_arguments
 from deepmac.lightning.console import say
+from deepmac.lightning.stream_place import StreamPlace
 from deepmac.lightning.xla import device as xla
 from deepmac.models.weights import read_weight_file
 from deepmac.nn.ranges import PositiveInt, Range, Seed, Share
@@ -44,11 +46,13 @@ _AUGMENTATIONS = ("flip", "color", "crop_scale", "scale_jitter")
 _Scale = Annotated[float, Range(0, 100, open_low=True)]
 
 
-class CocoDataModule(pl.LightningDataModule):
+class CocoDataModule(StreamPlace):
     """Images, boxes for all classes and masks for some, from annotation files of any known format.
 
     Args:
-        source: ``coco`` reads ``root``; ``shapes`` writes the generated set on first use.
+        source: ``coco`` reads ``root``; ``shapes`` writes the generated set on first use;
+            ``stream`` reads the chunks that ``deepmac shard`` has written to ``root``, a folder, an
+            ``s3://`` or a ``gs://`` address.
         root: the data set as another tool has exported it: COCO json in any layout, YOLO, Pascal
             VOC, LabelMe, MegaDetector, Open Images, panoptic or TFRecords; see ``docs/data.md``.
         train_json: other place of the training annotations.
@@ -99,6 +103,9 @@ class CocoDataModule(pl.LightningDataModule):
         check_images: before the run: ``none``, ``header`` (exists, right size, not cut short)
             or ``full`` (decode every one).
         seed: of the sampling order and augmentation draws.
+        stream_lanes: rows of chunks that are read side by side; a number of processes that divides
+            it shares no chunk. null = up to 64, by the number of chunks.
+        cache_gb: bound on the chunks that this machine keeps of object stores.
         shapes_train: images of the generated training set.
         shapes_val: images of the generated validation set.
         shapes_size: side of the generated images.
@@ -108,7 +115,7 @@ class CocoDataModule(pl.LightningDataModule):
     def __init__(
         self,
         *,
-        source: Literal["coco", "shapes"] = "coco",
+        source: Literal["coco", "shapes", "stream"] = "coco",
         root: str | None = None,
         train_json: str | None = None,
         val_json: str | None = None,
@@ -145,6 +152,8 @@ class CocoDataModule(pl.LightningDataModule):
         on_error: OnError = "stop",
         check_images: CheckImages = "header",
         seed: Seed = 0,
+        stream_lanes: Annotated[int, Range(1, 65536)] | None = None,
+        cache_gb: Annotated[float, Range(0, 1_000_000, open_low=True)] = DEFAULT_CACHE_GB,
         shapes_train: Annotated[int, Range(1, 10_000_000)] = 2000,
         shapes_val: Annotated[int, Range(1, 10_000_000)] = 200,
         shapes_size: Annotated[int, Range(16, 4096)] = 128,
@@ -158,6 +167,8 @@ class CocoDataModule(pl.LightningDataModule):
                 raise ConfigError(
                     f"data.{name}={list(chosen)} is a range: the smaller number first"
                 )
+        if source == "stream":
+            streaming.check_settings(self.hparams)
         self.train_index: CocoIndex | None = None
         self.val_index: CocoIndex | None = None
         self.predict_index: CocoIndex | None = None
@@ -213,6 +224,8 @@ class CocoDataModule(pl.LightningDataModule):
                 f"{settings['batch_size']} on {sampler.world_size} device(s): lower "
                 "data.batch_size"
             )
+        if isinstance(sampler, streaming.StreamBatchSampler):
+            streaming.check_cache(sampler, 1 if self.trainer is None else self.trainer.num_nodes)
         if self.trainer is not None:
             seen = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore
             epoch, sampler.start_batch = divmod(seen, max(1, self.batches_per_epoch))
@@ -231,7 +244,7 @@ class CocoDataModule(pl.LightningDataModule):
         """The training image with the most objects, so many times: no batch takes more memory."""
         assert self.train_index is not None
         dataset = self._training_set
-        position = int(np.argmax(_counts(self.train_index)))
+        position = int(np.argmax(self.train_index.table.objects_per_image()))
         tried = [dataset[(0, position, number, number)] for number in range(8)]
         most = max(tried, key=lambda one: (one["images"].numel(), len(one["boxes"])))
         return collate([most] * count, max_boxes=self._max_boxes, choice=dataset.choice)
@@ -279,8 +292,17 @@ class CocoDataModule(pl.LightningDataModule):
     def _train_sampler(self) -> EpochBatchSampler:
         assert self.train_index is not None
         rank, world_size = self._place()
+        images = self.train_index.images
+        if isinstance(images, StreamImages):
+            return streaming.StreamBatchSampler(
+                images.split,
+                self.stream_order(images),
+                self.hparams["batch_size"],
+                rank=rank,
+                world_size=world_size,
+            )
         return EpochBatchSampler(
-            len(self.train_index.images),
+            len(images),
             self.hparams["batch_size"],
             seed=self.hparams["seed"],
             shuffle=True,
@@ -318,7 +340,7 @@ class CocoDataModule(pl.LightningDataModule):
         max_boxes, batch_size = self.hparams["max_boxes"], self.hparams["val_batch_size"]
         static = xla.runs_on(self.trainer)
         if static and max_boxes is None:
-            max_boxes = max([1, *_counts(index)])
+            max_boxes = max(1, index.summary.most_objects)
         # Plain arguments: Lightning rebuilds the loader of a prediction.
         return self._loader(
             dataset,
@@ -445,11 +467,11 @@ class CocoDataModule(pl.LightningDataModule):
             limit = XLA_MAX_BOXES
         if limit is None or index is None:
             return
-        over = [count - limit for count in _counts(index) if count > limit]
-        if over:
+        images, boxes = index.summary.beyond(limit)
+        if images:
             say(
-                f"data.max_boxes={limit}: {len(over)} training images hold more objects; "
-                f"{sum(over)} boxes are left out when uncropped"
+                f"data.max_boxes={limit}: {images} training images hold more objects; "
+                f"{boxes} boxes are left out when uncropped"
             )
 
 
@@ -463,11 +485,6 @@ class _PositionedLoader(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to take over."""
-
-
-def _counts(index: CocoIndex) -> list[int]:
-    """Objects of every image."""
-    return index.table.objects_per_image().tolist()
 
 
 def _one_thread(worker_id: int) -> None:

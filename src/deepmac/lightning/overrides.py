@@ -32,12 +32,9 @@ def prepared(words: Sequence[str]) -> list[str]:
     """
     swept = any(word in ("-m", "--multirun") for word in words)
     ready = [_quoted(word, swept) for word in words]
-    given = {_name(word) for word in words}
-    if given & {"data.root", "data.train_json"} and not given & {
-        "data",
-        "data.source",
-        "experiment",
-    }:
+    given = {_name(word) for word in words if word != "data.source=stream"}
+    own = given & {"data.root", "data.train_json"}
+    if own and not given & {"data", "data.source", "experiment"}:
         ready.append("experiment=custom")
     return ready
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from deepmac.data.annotations.problems import Problem, describe_kinds
 from deepmac.data.annotations.records import Category, ImageRecord
+from deepmac.data.annotations.summary import Summary, summary_of
 from deepmac.data.annotations.table import Table, TableImages, pack
 from deepmac.errors import ConfigError, DataError
 
@@ -51,6 +52,11 @@ class CocoIndex:
         if isinstance(self.images, TableImages):
             return self.images.table
         return pack(self.images)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """What training asks of the whole set."""
+        return summary_of(self.table)
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -139,7 +145,12 @@ class CocoIndex:
             )
             problems = (*problems, Problem("class ids differ", text, self.json_path, is_note=True))
             table = self.table.with_categories({i: n for i, n in number_of.items() if i in used})
-            images = TableImages(table, self.image_dir)
+            kept = self.images
+            images = (
+                kept.with_table(table)
+                if isinstance(kept, TableImages)
+                else TableImages(table, self.image_dir)
+            )
         return replace(self, categories=wanted, images=images, problems=problems)
 
     def at(self, positions: Sequence[int]) -> CocoIndex:

@@ -46,7 +46,7 @@ def is_ours(raw: Any) -> bool:
 
 def most_points(index: CocoIndex) -> int:
     """The largest number of points on one object of the set."""
-    return int(index.table.point_count.max(initial=0))
+    return index.summary.most_points
 
 
 def point_fields(objects: Sequence[Instance], geometry: Geometry, count: int) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -76,6 +77,9 @@ class ImageRecord:
             may hold any class but those of ``neg_category_ids`` and those annotated here.
         neg_category_ids: Classes that are known to be absent.
         not_exhaustive_category_ids: Annotated classes of which some objects may be missing.
+        data: Gives the picture's file where that lies in a chunk, and not at ``path``.
+        number: Place in the set that was sharded, where that is not the place in this one: what
+            augmentations are drawn by.
     """
 
     id: int
@@ -87,6 +91,8 @@ class ImageRecord:
     exhaustive: bool = True
     neg_category_ids: tuple[int, ...] = ()
     not_exhaustive_category_ids: tuple[int, ...] = ()
+    data: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+    number: int | None = field(default=None, repr=False, compare=False)
 
 
 def instance_rle(instance: Instance, height: int, width: int) -> Rle:

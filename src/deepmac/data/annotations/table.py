@@ -288,6 +288,10 @@ class TableImages(Sequence[ImageRecord]):
         """Those at some positions."""
         return TableImages(self.table.at(np.asarray(positions, dtype=np.int64)), self.image_dir)
 
+    def with_table(self, table: Table) -> TableImages:
+        """The same images with other annotations."""
+        return TableImages(table, self.image_dir)
+
 
 class TableBuilder:
     """Columns in the making: images first, then annotations in any order, singly or many at once.

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from deepmac.class_map import ClassMap
 from deepmac.data.annotations.records import ImageRecord, Instance, instance_rle
-from deepmac.data.images import ImageFileError, read_image
+from deepmac.data.images import ImageFileError, read_picture
 from deepmac.drawing import class_color, draw_instances
 from deepmac.report.run_folder import data_url
 
@@ -57,7 +57,7 @@ class Cases:
         for kind, heap in (("worst", self._worst), ("best", self._best)):
             for key, _, image, one, mask in sorted(heap, key=lambda case: -case[0]):
                 try:
-                    pixels = read_image(image.path, (image.width, image.height))
+                    pixels = read_picture(image)
                 except ImageFileError:  # gone meanwhile: the page is a help, not the product
                     continue
                 slot = class_map.label_of[one.category_id]

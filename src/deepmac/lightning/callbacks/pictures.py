@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from deepmac.class_map import ClassMap
 from deepmac.data.annotations.coco import ImageRecord, decode_mask
-from deepmac.data.images import read_image
+from deepmac.data.images import read_picture
 from deepmac.drawing import class_color, draw_instances, image_grid, save_png
 from deepmac.evaluation.results import ImageResult
 from deepmac.nn.ranges import NonNegativeInt, Share
@@ -94,7 +94,7 @@ def draw_result(
     def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
-    pixels = enlarged(read_image(image.path, (image.width, image.height)))
+    pixels = enlarged(read_picture(image))
     objects = [o for o in image.instances if not o.iscrowd]
     given = result["gt_box_masks"] or {}
     true_masks = [

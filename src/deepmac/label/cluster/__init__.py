@@ -1,0 +1,1 @@
+"""Labelling on many hosts: tables of boxes in, tables of masks out, by Ray Data."""
