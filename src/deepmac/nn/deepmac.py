@@ -92,16 +92,22 @@ class LazyStage:
         if "instance_embedding" not in self._heads:
             return None
         head = self._heads["instance_embedding"]
-        many = _FEW_CELLS * y.shape[1] > self.features.shape[-2:].numel()
         known = "instance_embedding" in self.__dict__ or torch.is_grad_enabled()
-        if many or known or static_shapes(y) or not isinstance(head, PredictionHead):
+        if known or static_shapes(y) or not _is_few(y, self.features, head):
             maps = self.instance_embedding
             assert maps is not None
             return read_cells(maps, y, x)
+        assert isinstance(head, PredictionHead)
         return head.at(self.features, y, x)
 
     def _head(self, name: str) -> Tensor | None:
         return self._heads[name](self.features) if name in self._heads else None
+
+
+def _is_few(cells: Tensor, features: Tensor, head: nn.Module) -> bool:
+    """Whether a head may run around (B, N) cells alone, and is sooner done so."""
+    few = _FEW_CELLS * cells.shape[1] <= features.shape[-2:].numel()
+    return few and isinstance(head, PredictionHead)
 
 
 def read_cells(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
