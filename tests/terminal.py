@@ -28,10 +28,12 @@ class Recording:
         code: exit status; negative for a signal.
         frames: (seconds of work, the lines that are not empty) of each picture that stood. Work is
             the process's own time on a CPU: the machine may do other things as well.
+        written: all that came, pictures that did not stand included.
     """
 
     code: int
     frames: list[tuple[float, list[str]]]
+    written: str
 
     @property
     def end(self) -> list[str]:
@@ -66,13 +68,15 @@ def record(
         os.chdir(cwd)
         os.execvpe(command[0], command, {**kept, "TERM": "xterm-256color"})
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0))
-    started, frames = time.monotonic(), []
+    started, frames, written = time.monotonic(), [], b""
     while time.monotonic() - started < limit:
         if select.select([terminal], [], [], _QUIET)[0]:
             try:
-                stream.feed(os.read(terminal, 65536))
+                some = os.read(terminal, 65536)
             except OSError:  # nobody holds the other end any more
                 break
+            written += some
+            stream.feed(some)
             continue
         lines = [line.rstrip() for line in screen.display if line.strip()]
         if lines and (not frames or frames[-1][1] != lines):
@@ -84,7 +88,8 @@ def record(
         os.kill(process, signal.SIGKILL)
     frames.append((_worked(process), [line.rstrip() for line in screen.display if line.strip()]))
     os.close(terminal)
-    return Recording(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), frames)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return Recording(code, frames, written.decode(errors="replace"))
 
 
 def _worked(process: int) -> float:

@@ -8,13 +8,14 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
-from converted import SMALL, converted
+from converted import converted
 from deepmac.data.shapes.data_set import ensure_shapes
 from deepmac.data.shapes.outlines import SHAPES
 from deepmac.errors import ConfigError
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.optim.tensorflow_adam import TensorFlowAdam
+from networks import TINY
 
 NAMES = tuple(shape.name for shape in SHAPES)
 
@@ -64,7 +65,7 @@ def train(module, data, folder, **changes):
 @pytest.mark.parametrize("compat", ["tf_release", "tf_latest"])
 @pytest.mark.parametrize("whole", [False, True])
 def test_the_models_setting__reaches_data_losses_and_optimizer(pictures, tmp_path, compat, whole):
-    module = Recording(**SMALL, compat=compat, predict_full_resolution_masks=whole)
+    module = Recording(**TINY["deepmac"], compat=compat, predict_full_resolution_masks=whole)
     data = data_of(pictures)  # nothing is said about compat here
     trainer = train(module, data, tmp_path)
     assert trainer.global_step == 2
@@ -80,7 +81,7 @@ def test_the_models_setting__reaches_data_losses_and_optimizer(pictures, tmp_pat
 
 
 def test_full_resolution__makes_the_data_follow_without_a_second_setting(pictures, tmp_path):
-    module = Recording(**SMALL, predict_full_resolution_masks=True)
+    module = Recording(**TINY["deepmac"], predict_full_resolution_masks=True)
     train(module, data_of(pictures), tmp_path, max_steps=1)
     assert module.batches[0]["mask_targets"].shape[2:] == (16, 16)
 
@@ -89,7 +90,7 @@ def test_slots_of_the_weights__are_kept_with_compat_alone(pictures, tmp_path):
     stored = converted(tmp_path / "model", ("unused 1", *NAMES, "unused 12"))
     renumbered = renumber(pictures, tmp_path / "data")
     for compat, slots in (("tf_release", len(NAMES) + 2), (None, len(NAMES))):
-        module = Recording(**SMALL, compat=compat, init_from=str(tmp_path / "model"))
+        module = Recording(**TINY["deepmac"], compat=compat, init_from=str(tmp_path / "model"))
         data = data_of(pictures, train_json=str(renumbered), val_json=str(renumbered))
         trainer = train(module, data, tmp_path, max_steps=1, limit_val_batches=0)
         assert len(module.class_map) == module.network.num_classes == slots
@@ -121,7 +122,7 @@ def evaluated(data):
 
 def test_jitter__moves_the_targets_box_alone_in_the_original(pictures, tmp_path):
     for compat, moves_features in (("tf_latest", False), (None, True)):
-        module = Recording(**SMALL, compat=compat)
+        module = Recording(**TINY["deepmac"], compat=compat)
         data = data_of(pictures, max_roi_jitter_ratio=0.2, roi_jitter_mode="expand")
         train(module, data, tmp_path, max_steps=1, limit_val_batches=0)
         batch = module.batches[0]
@@ -143,15 +144,17 @@ def test_points__teach_masks_of_classes_without_any(pictures, tmp_path):
     data = data_of(pictures, train_json=str(path), **still)
     others = ("heatmap_weight", "size_weight", "offset_weight", "mask_weight")
     options = {"point_supervision": {"weight": 1.0}, **dict.fromkeys(others, 0.0)}
-    module = Recording(**SMALL, losses=options, lr=5e-3, warmup_steps=0, lr_schedule="constant")
+    module = Recording(
+        **TINY["deepmac"], losses=options, lr=5e-3, warmup_steps=0, lr_schedule="constant"
+    )
     train(module, data, tmp_path, max_steps=6, max_epochs=-1, limit_val_batches=0)
     losses = [float(one["point_supervision"].detach()) for one in module.losses]
     assert losses[-1] < 0.7 * losses[0]
     with pytest.raises(ConfigError, match="no annotation has points"):
-        train(Recording(**SMALL, losses=options), data_of(pictures), tmp_path)
+        train(Recording(**TINY["deepmac"], losses=options), data_of(pictures), tmp_path)
 
 
 def test_augmentations_of_others__do_not_go_with_the_original(pictures, tmp_path):
     data = data_of(pictures, scale_jitter=(0.1, 2.0))
     with pytest.raises(ConfigError, match="no augmentation of the original"):
-        train(Recording(**SMALL, compat="tf_release"), data, tmp_path)
+        train(Recording(**TINY["deepmac"], compat="tf_release"), data, tmp_path)

@@ -225,7 +225,7 @@ class SegmentationModule(pl.LightningModule, ABC):
                 self._watch = StepWatch(self.trainer)
         elif trainer_of(self) is not None and self.trainer.world_size > 1:
             self.replicas = Replicas(self.trainer.world_size, distributed_sum)
-        if stage == "fit" and self._data.hparams["batch_size"] == "auto":
+        if stage == "fit" and self._has_data and self._data.hparams["batch_size"] == "auto":
             self._data.hparams["batch_size"] = self._batch_size()
 
     def _batch_size(self) -> int:
@@ -248,6 +248,8 @@ class SegmentationModule(pl.LightningModule, ABC):
 
     def _unmarked(self) -> str:
         """What images that are not exhaustive mean for a detector; "" where all are."""
+        if not self._has_data:
+            return ""
         table = self._data.train_index.table  # type: ignore[union-attr]
         number, missing = len(table.exhaustive), int((table.exhaustive == 0).sum())
         if not missing:
@@ -393,6 +395,11 @@ class SegmentationModule(pl.LightningModule, ABC):
     @property
     def _data(self) -> CocoDataModule:
         return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def _has_data(self) -> bool:
+        """Somebody's own trainer may bring loaders alone."""
+        return isinstance(getattr(trainer_of(self), "datamodule", None), CocoDataModule)
 
     @property
     def _built(self) -> SegmentationNetwork:
