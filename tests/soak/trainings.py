@@ -232,7 +232,7 @@ _READERS: Mapping[str, Any] = {
     ".ckpt": lambda path: torch.load(path, weights_only=True),
     ".csv": _read_table,
     ".json": lambda path: json.loads(path.read_text()),
-    ".yaml": lambda path: dict(yaml.safe_load(path.read_text())),
+    ".yaml": lambda path: yaml.safe_load(path.read_text()) is not None,
     ".html": _read_page,
     ".png": lambda path: Image.open(path).load(),
 }

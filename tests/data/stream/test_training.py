@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from deepmac.data.stream.shard import Sharding, shard
 from tiny import TINY, environment, run, train_py
 
 WORDS = (
@@ -175,13 +176,15 @@ def test_two_processes__see_each_image_once_and_one_process_goes_on(chunks, tmp_
 
 @pytest.mark.slow
 def test_store_that_fails__is_asked_again_then_one_sentence_and_a_checkpoint(
-    object_store, chunks, bucket, tmp_path
+    object_store, sets, bucket, tmp_path
 ):
     import s3fs
 
+    chunks = tmp_path / "chunks"  # twice as many as the cache has room for
+    shard(sets, str(chunks), Sharding(chunk_mb=0.008), source="the tests")
     s3fs.S3FileSystem(skip_instance_cache=True).put(str(chunks), f"{bucket}/set", recursive=True)
     # Room for a few chunks only, so that the run needs the store all the time.
-    words = (f"data.root={bucket}/set", "hydra.run.dir=run", "data.cache_gb=0.00025",
+    words = (f"data.root={bucket}/set", "hydra.run.dir=run", "data.cache_gb=0.00009",
              "data.stream_lanes=1", "trainer.max_epochs=200", "data.num_workers=1")  # fmt: skip
     process = subprocess.Popen(
         train_py(*WORDS, *words),
@@ -194,8 +197,11 @@ def test_store_that_fails__is_asked_again_then_one_sentence_and_a_checkpoint(
     while process.poll() is None and len(losses(tmp_path / "run")) < 12:
         time.sleep(0.05)
     object_store.stop()
-    said = process.communicate(timeout=240)[1]
-    object_store.start()
+    try:
+        said = process.communicate(timeout=240)[1]
+    finally:
+        process.kill()
+        object_store.start()
     assert process.returncode == 1, said[-3000:]
     assert "; again in 0.5 s" in said and "has not answered for 3 s" in said
     assert "Traceback" not in said
