@@ -81,7 +81,7 @@ fuzz-data: $(STAMP)  ## Five hundred damaged exports of every annotation format 
 	PYTHONPATH=tests $(BIN)/python -m data.annotations.fuzz $(ARGS)
 
 soak: $(STAMP)  ## Kills, full disks, damaged inputs, hostile settings: hours; ARGS=--quick for five minutes.
-	PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
 
 test-tpu: $(XLA)/.installed  ## Training on XLA, with the CPU in the place of a TPU.
 	$(XLA)/bin/python -m pytest tests/tpu $(ARGS)

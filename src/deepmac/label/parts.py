@@ -64,10 +64,13 @@ class Parts:
         """
         for _ in range(20):
             self.release()
-            with suppress(UserError):
+            try:
                 self._take_lock()
                 return (self.folder / _JOB).is_file()
-            time.sleep(0.5)
+            except FileNotFoundError:  # the last one has merged the job and removed its folder
+                return False
+            except UserError:
+                time.sleep(0.5)
         return False
 
     def _begin(self, restart: bool) -> None:
