@@ -1,5 +1,6 @@
 """The campaign: ``make soak``, ``make soak ARGS=--quick`` (five minutes), or
-``OMP_NUM_THREADS=1 PYTHONPATH=tests python -m soak [--kills N] [--inputs N] [--settings N] [--only NAME ...]``.
+``PYTHONPATH=tests python -m soak [--kills N] [--inputs N] [--settings N] [--only NAME ...]`` with
+``OMP_NUM_THREADS=1``.
 
 Kills trainings and tools at their writes and starts them again, fills disks, damages inputs, tries
 hostile settings, crowds the demo; each within bounds of time and memory. Prints the counts as it
