@@ -100,8 +100,27 @@ def read_report(settings: LabelSettings) -> dict[str, Any]:
         report = json.loads(report_path(out, settings.format).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    whole = isinstance(report, dict) and isinstance(report.get("job"), dict)
-    return report if whole and report.keys() >= _COUNTS else {}
+    return report if _is_whole(report) else {}
 
 
-_COUNTS = {"labelled", "images", "left_alone", "skipped", "problems", "problem_kinds"}
+def _is_whole(report: Any) -> bool:
+    """Whether all that is told of a finished job is there, of its kind."""
+    if not isinstance(report, dict) or not report.keys() >= _KINDS.keys():
+        return False
+    if not all(isinstance(report[name], kind) for name, kind in _KINDS.items()):
+        return False
+    measured = report["calibration"]
+    if measured is not None and not all(
+        isinstance(measured.get(name), int | float) for name in _MEASURED
+    ):
+        return False
+    return all(isinstance(one, dict) and "message" in one for one in report["problems"])
+
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("labelled", "images", "skipped"), int),
+    **dict.fromkeys(("job", "left_alone", "problem_kinds"), dict),
+    "problems": list,
+    "calibration": dict | None,
+}
+_MEASURED = ("masks", "spearman", "calibration_error_held_out")

@@ -6,6 +6,7 @@ import csv
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
+from deepmac.errors import UserError
 from deepmac.files import atomic_file
 from deepmac.lightning.private import KeptWriter
 
@@ -120,23 +122,32 @@ class _Table(KeptWriter):
 
     def _drop_rows(self, rows: int) -> None:
         self._kept = None
-        kept, self.metrics_keys = [], []
+        kept: list[Row] = []
+        self.metrics_keys = []
         if rows and self._path.is_file():
-            with self._path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                kept = [row for _, row in zip(range(rows), reader, strict=False)]
-                self.metrics_keys = list(reader.fieldnames or [])
+            kept, self.metrics_keys = self._read(rows)
         if kept or self._first:
             self._replace([*kept, *self._first])
         else:
             self._path.unlink(missing_ok=True)
 
+    def _read(self, rows: int | None) -> tuple[list[Row], list[str]]:
+        """The first rows, None for all, and the header."""
+        try:
+            with self._path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                return list(islice(reader, rows)), list(reader.fieldnames or [])
+        except (ValueError, csv.Error) as error:
+            raise UserError(
+                f"{self._path} is damaged ({error}): move it away, and the run goes on without the "
+                "rows of before"
+            ) from None
+
     def _append(self, rows: Sequence[Row]) -> None:
         if not set().union(*rows) <= set(self.metrics_keys) or not self._path.is_file():
             old: list[Row] = []
             if self._path.is_file():
-                with self._path.open(newline="", encoding="utf-8") as file:
-                    old = list(csv.DictReader(file))
+                old, _ = self._read(None)
             self._replace([*old, *rows])
             return
         with self._path.open("a", newline="", encoding="utf-8") as file:
