@@ -40,7 +40,7 @@ lint: $(STAMP)  ## Style and types.
 	$(BIN)/mypy
 
 bench: $(STAMP)  ## Speed beside TensorFlow and torchvision, one table; ROW=label for one row.
-	$(BIN)/python -m benchmarks $(ROW) $(if $(ROW),,--write docs/performance.md) $(ARGS)
+	$(BIN)/python -m benchmarks $(ROW) $(if $(ROW)$(findstring --quick,$(ARGS)),,--write docs/performance.md) $(ARGS)
 
 gpu: $(STAMP)  ## What only a CUDA card shows, in six minutes; rehearse with ARGS="--device cpu --tiny".
 	$(BIN)/python -m benchmarks.gpu $(ARGS)

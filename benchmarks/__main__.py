@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join([*ROWS, *PRINTED])}")
     parser.add_argument("--root", type=Path, help="a folder with annotations/ and images/")
     parser.add_argument("--quick", action="store_true", help="toy sizes, to see that all runs")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="keep the table, unless --quick")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="keep the table as Markdown")
     options = parser.parse_args()
     if unknown := set(options.rows) - {*ROWS, *PRINTED}:
         parser.error(f"there is no row {min(unknown)}: choose of {', '.join([*ROWS, *PRINTED])}")
@@ -72,7 +72,7 @@ def main() -> None:
     console.print(table)
     for note in notes[1:]:
         console.print(f"- {note}")
-    if options.write and not options.quick:
+    if options.write:
         options.write.write_text(PAGE.format(table=markdown(rows, notes), device=_card_section()))
 
 
