@@ -19,7 +19,7 @@ help:  ## List the targets.
 install: $(STAMP)  ## Make .venv with the versions that the tests ran with.
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo 'make: no Python 3.11 to 3.14 here: install one, or name it: make PYTHON=/path/to/python3'; exit 1; }
-	@echo "Installing into $(VENV): about 6 GB with CUDA's libraries, two to ten minutes."
+	@echo "Installing into $(VENV): about 7.4 GB with CUDA's libraries, two to ten minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade-strategy only-if-needed -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -56,8 +56,7 @@ class PackedConvolution(nn.Module):
         self.padding = [0, 0] if self.same else list(convolution.padding)
         self.then = then
         self.bias = convolution.bias
-        self._weight = convolution.weight.detach()
-        self._packed: Tensor | None = None
+        self._weight = convolution.weight.detach()  # laid out anew when the first input comes
 
     def forward(self, x: Tensor) -> Tensor:
         x, weight = self._prepared(x)
@@ -80,11 +79,13 @@ class PackedConvolution(nn.Module):
     def _prepared(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.same:
             x = pad_same(x, self.kernel, self.stride, self.dilation)
-        if self._packed is None:  # the best layout depends on the input's size
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self._weight, *self._geometry(), list(x.shape)
+        weight = self._weight
+        if not weight.is_mkldnn:  # the best layout depends on the input's size
+            weight = torch.ops.mkldnn._reorder_convolution_weight(
+                weight, *self._geometry(), list(x.shape)
             )
-        return x, self._packed
+            self._weight = weight
+        return x, weight
 
 
 class _Block(nn.Module):
