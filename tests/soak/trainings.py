@@ -256,8 +256,8 @@ def differs(whole: Path, run: Path) -> str:
 
 
 def left_over(run: Path) -> str:
-    """Files that an undisturbed run does not leave."""
-    found = {p.name for p in run.rglob("*")} & {p.name for p in run.rglob(".*")}
+    """Files that an undisturbed run does not leave; Hydra keeps what ``train.py`` was told."""
+    found = {p.name for p in run.rglob(".*")} - {".hydra"}
     found |= {p.name for p in (run / "checkpoints").iterdir()} - {"last.ckpt", "best.ckpt"}
     return ", ".join(sorted(found))
 
