@@ -14,7 +14,7 @@ from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning.module import NORMALIZATIONS, SegmentationModule
 from deepmac.lightning.prediction import predict_batch
-from deepmac.lightning.private import trainer_of
+from deepmac.lightning.private import allow_compiled_kinds, trainer_of
 from deepmac.lightning.training import Training
 from deepmac.losses.options import LossOptions
 from deepmac.losses.original import criterion_of
@@ -22,6 +22,7 @@ from deepmac.losses.training_masks import training_boxes, training_mask_logits
 from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.nn.conventions import conventions_of
 from deepmac.nn.deepmac import DeepMAC, is_of_detector
+from deepmac.nn.hourglass import Residual
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.ranges import (
     NonNegativeFloat,
@@ -88,9 +89,19 @@ class DeepMACSystem(SegmentationModule):
         )
 
     def compile_network(self, network: SegmentationNetwork) -> None:
-        """Backbone and prediction heads; the mask head's rows change with every batch."""
+        """Backbone and prediction heads; the mask head's rows change with every batch.
+
+        An hourglass is compiled block by block: hourglass-104's 82 are of 14 kinds, each compiled
+        once, where the whole takes many minutes.
+        """
         assert isinstance(network, DeepMAC)
-        network.backbone.compile()
+        blocks = [part for part in network.backbone.modules() if isinstance(part, Residual)]
+        if blocks:
+            allow_compiled_kinds(64)
+            for part in blocks:
+                part.compile(dynamic=False)
+        else:
+            network.backbone.compile()
         for heads in network.heads:
             heads.compile()
 

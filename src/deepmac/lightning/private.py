@@ -1,5 +1,6 @@
 """What Lightning has no public name for: all of it that this project reads, calls or overrides.
 
+And one setting of torch's compiler that has none.
 torch_xla's is in :mod:`deepmac.lightning.xla.device`, with everything else of torch_xla.
 """
 
@@ -24,6 +25,7 @@ __all__ = [
     "LaunchedStrategy",
     "SettingsCLI",
     "XLALauncher",
+    "allow_compiled_kinds",
     "count_logged_steps",
     "epoch_ends",
     "has_checkpoint_files",
@@ -36,6 +38,16 @@ __all__ = [
     "validation_follows",
     "without_anonymous",
 ]
+
+
+# Of the compiler.
+
+
+def allow_compiled_kinds(count: int) -> None:
+    """Compile one piece of code for that many kinds of input before giving it up."""
+    import torch._dynamo.config as settings  # late: it takes a second that few runs need
+
+    settings.recompile_limit = max(count, settings.recompile_limit)
 
 
 # Of a logger.
