@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import yaml
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from pytorch_lightning.accelerators import CUDAAccelerator
 
 from deepmac.cli import main
 from deepmac.data.annotations.segmentation import segmentation_rle
+from deepmac.label.inference import device_of
 
 Label = Callable[..., Any]
 
@@ -401,3 +404,9 @@ def test_real_boxes__are_labelled_end_to_end_and_come_back(
     assert empty < 0.1 * len(objects)
     loaded = COCO(str(tmp_path / "coco")).loadRes(str(tmp_path / "coco-results"))
     assert len(loaded.anns) == masks == len(made["coco-results"])
+
+
+def test_network__is_prepared_for_the_device_that_the_trainer_moves_it_to():
+    on_a_card = SimpleNamespace(accelerator=CUDAAccelerator())
+    assert device_of(on_a_card).type == "cuda"
+    assert device_of(pl.Trainer(accelerator="cpu", logger=False)).type == "cpu"

@@ -151,3 +151,11 @@ def test_packed_convolution__is_the_convolution(stride, kernel, groups) -> None:
                 torch.testing.assert_close(
                     packed.relu_of_sum(x, other), (out + other).relu(), rtol=1e-5, atol=1e-5
                 )
+
+
+def test_copy_that_moves_to_a_card__is_not_laid_out_for_the_processor():
+    network = deepmac("hourglass_tiny2")
+    copied = for_inference(network, runs_on=torch.device("cuda"))
+    assert not any(isinstance(module, PackedConvolution) for module in copied.modules())
+    for ours, given in zip(answers(copied), answers(network), strict=True):
+        torch.testing.assert_close(ours, given, rtol=1e-3, atol=1e-3)

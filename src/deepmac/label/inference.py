@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from torch.utils.data import DataLoader
 
 from deepmac.errors import DataError, UserError
@@ -296,6 +297,15 @@ def label_precision(trainer: Mapping[str, Any]) -> str:
     return "32-true" if given in ("32", "32-true") else given
 
 
+def device_of(trainer: pl.Trainer) -> torch.device:
+    """Which kind of device a trainer will move its module to."""
+    kinds = {CUDAAccelerator: "cuda", MPSAccelerator: "mps", XLAAccelerator: "xla"}
+    for accelerator, kind in kinds.items():
+        if isinstance(trainer.accelerator, accelerator):
+            return torch.device(kind)
+    return torch.device("cpu")
+
+
 def label_parts(
     network: SegmentationNetwork,
     plan: Plan,
@@ -344,7 +354,18 @@ def label_parts(
     precision = label_precision(settings)
     if precision in ("32-true", "bf16"):
         settings.pop("precision", None)
-    network = for_inference(network, "bf16" if precision == "bf16" else "32")
+    runner = pl.Trainer(
+        **settings,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=str(parts.folder),
+    )
+    network = for_inference(
+        network, "bf16" if precision == "bf16" else "32", runs_on=device_of(runner)
+    )
     module = LabelModule(
         network,
         plan,
@@ -363,15 +384,6 @@ def label_parts(
         workers=workers,
         restart=restart,
         shard=shard,
-    )
-    runner = pl.Trainer(
-        **settings,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=str(parts.folder),
     )
     try:
         runner.predict(module, return_predictions=False)

@@ -31,7 +31,9 @@ _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # subclasses that turn their weights in
 _NORMS = (nn.BatchNorm2d, BatchNorm2d)
 
 
-def for_inference(network: N, precision: Precision = "32") -> N:
+def for_inference(
+    network: N, precision: Precision = "32", *, runs_on: torch.device | None = None
+) -> N:
     """A copy of a network for predictions alone, on the same device.
 
     Batch norms become part of the convolutions before them, and weights lie as convolutions read
@@ -40,6 +42,7 @@ def for_inference(network: N, precision: Precision = "32") -> N:
     Args:
         network: DeepMAC or DeepMARC.
         precision: see ``Precision``.
+        runs_on: the device that the copy will be moved to; by default it stays where it is.
 
     Raises:
         ValueError: an unknown precision.
@@ -50,7 +53,7 @@ def for_inference(network: N, precision: Precision = "32") -> N:
     if network.prepared is not None:
         return network
     require_finite_weights(network)
-    device = next(network.parameters()).device
+    device = runs_on or next(network.parameters()).device
     kind = resolved(precision, device)
     prepared = copy.deepcopy(network).eval().requires_grad_(False)
     with torch.inference_mode(False), torch.no_grad():
