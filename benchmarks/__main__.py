@@ -8,10 +8,12 @@ at 512 pixels. ``--write docs/performance.md`` keeps the table of a whole run.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -111,8 +113,29 @@ def _shapes(quick: bool) -> Path:
 def _card_section() -> str:
     return (
         "## On a card\n\n`make gpu` measures on one CUDA card within six minutes what processors "
-        "cannot show, and writes `docs/figures/gpu.json` as it goes.\n"
+        "cannot show, and writes `docs/figures/gpu.json` as it goes.\n" + card_table()
     )
+
+
+def card_table(figures: Path = Path("docs/figures/gpu.json")) -> str:
+    """What the last ``make gpu`` found, as Markdown; nothing where there was none."""
+    if not figures.is_file():
+        return ""
+    report = json.loads(figures.read_text(encoding="utf-8"))
+    lines = [f"\n{report['card']}; {report['machine']}.\n", "| part | found |", "|---|---|"]
+    for part, found in report["parts"].items():
+        for name, value in _flat(found):
+            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            lines.append(f"| {part} | {name}: {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def _flat(found: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in found.items():
+        if isinstance(value, dict) and name != "kernels":
+            yield from _flat(value, f"{before}{name}, ")
+        elif not isinstance(value, dict):
+            yield before + name, value
 
 
 if __name__ == "__main__":
