@@ -43,11 +43,12 @@ def pytest_collection_modifyitems(items):
 
 def environment(cache):
     kept = {k: v for k, v in os.environ.items() if k != "DEEPMAC_RUN_DIR"}
+    places = [str(HERE), str(HERE.parent), *filter(None, [kept.get("PYTHONPATH")])]
     return {
         **kept,
         "PJRT_DEVICE": "CPU",
         "XLA_FLAGS": UNCOMPILED,
-        "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}",
+        "PYTHONPATH": os.pathsep.join(places),
         "DEEPMAC_CACHE": str(cache),
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "120",
