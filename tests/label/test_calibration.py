@@ -9,10 +9,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
 from deepmac.cli import main
 from deepmac.errors import DataError, UserError
+from deepmac.evaluation.mask_quality import MaskQuality, mask_quality
 from deepmac.label.masks.calibration import Calibration, calibrate, calibration_error, spearman
+from deepmac.label.masks.held_out import quality_figures
 
 
 def overconfident(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -66,6 +70,56 @@ def test_calibration_file__comes_back_and_is_bound_to_its_model(tmp_path: Path) 
 def test_too_few_masks__are_refused() -> None:
     with pytest.raises(DataError, match="too few to calibrate"):
         calibrate(*overconfident(20))
+
+
+def test_quality_figures__count_good_and_bad_masks_and_tell_sizes_apart() -> None:
+    ious = [0.9, 0.95, 0.5, 0.4999, 0.7]
+    qualities = [MaskQuality(iou=iou, boundary_iou=iou / 2) for iou in ious]
+    found = quality_figures(qualities, [32**2 - 1, 32**2, 96**2, 96**2 + 1, 10**6])
+    assert found == {
+        "mean_boundary_iou": pytest.approx(sum(ious) / 10, abs=1e-4),
+        "share_at_least_0.9": 0.4,
+        "share_under_0.5": 0.2,
+        "masks_small": 1,
+        "mean_iou_small": 0.9,
+        "masks_medium": 2,
+        "mean_iou_medium": pytest.approx(0.725),
+        "masks_large": 2,
+        "mean_iou_large": pytest.approx(0.6, abs=1e-4),
+    }
+    assert quality_figures(qualities[:1], [5])["mean_iou_large"] is None
+
+
+def test_calibration__measures_masks_as_an_evaluation_does(
+    model_dir: Path, data: SimpleNamespace, boxes_only: Path, tmp_path: Path, capsys
+) -> None:
+    """Beside pycocotools and the definition of boundary IoU, on the masks that label writes."""
+    common = ["label", "--model", str(model_dir), "--images", str(data.images)]
+    common += ["--accelerator", "cpu", "--workers", "0"]
+    made = tmp_path / "calibration.json"
+    assert main([*common, "--calibrate", str(data.train), "--out", str(made)]) == 0
+    said = capsys.readouterr().out
+    assert main([*common, "--boxes", str(boxes_only), "--out", str(tmp_path / "out.json")]) == 0
+    predicted = {a["id"]: a for a in json.loads((tmp_path / "out.json").read_text())["annotations"]}
+    truth = COCO(data.train)
+    ious, boundary_ious, areas = [], [], []
+    for one in truth.loadAnns(truth.getAnnIds(iscrowd=False)):
+        if not one.get("segmentation"):
+            continue
+        true, own = truth.annToRLE(one), predicted[one["id"]].get("segmentation")
+        ious.append(coco_mask.iou([own], [true], [0])[0, 0] if own else 0)
+        boundary_ious.append(mask_quality(own, true).boundary_iou if own else 0)
+        areas.append(coco_mask.area(true))
+    measured = json.loads(made.read_text())["measured"]
+    assert measured["masks"] == len(ious)
+    assert measured["mean_iou"] == pytest.approx(np.mean(ious), abs=1e-4)
+    assert measured["mean_boundary_iou"] == pytest.approx(np.mean(boundary_ious), abs=1e-4)
+    assert measured["mean_boundary_iou"] < measured["mean_iou"]
+    small = np.array(areas) < 32**2
+    assert measured["masks_small"] == small.sum()
+    assert f"boundary IoU {measured['mean_boundary_iou']:.3f}" in said
+    assert f"small {np.mean(np.array(ious)[small]):.3f} ({small.sum()})" in said
+    assert f"under 0.5: {np.mean(np.array(ious) < 0.5):.1%}" in said
 
 
 def test_calibrate_command__writes_to_the_model_and_label_uses_it(

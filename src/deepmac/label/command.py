@@ -147,9 +147,23 @@ def _calibrate(settings: LabelSettings) -> int:
         f"  mean IoU {measured['mean_iou']:.3f} (filled box {measured['mean_iou_filled_box']:.3f}, "
         f"filled ellipse {measured['mean_iou_filled_ellipse']:.3f})"
     )
+    print(
+        f"  boundary IoU {measured['mean_boundary_iou']:.3f}; IoU of 0.9 or more: "
+        f"{measured['share_at_least_0.9']:.1%} of the masks, under 0.5: "
+        f"{measured['share_under_0.5']:.1%}"
+    )
+    print(f"  mean IoU by size of object: {_by_size(measured)}")
     print(f"  rank correlation of score and IoU (Spearman) {measured['spearman']:.3f}")
     print(
         f"  expected calibration error {measured['calibration_error_held_out']:.3f} by 5-fold "
         f"cross-validation over images (raw score {measured['calibration_error_raw']:.3f})"
     )
     return 0
+
+
+def _by_size(measured: dict[str, Any]) -> str:
+    said = []
+    for name in ("small", "medium", "large"):
+        count, mean = measured[f"masks_{name}"], measured[f"mean_iou_{name}"]
+        said.append(f"{name} {'-' if mean is None else f'{mean:.3f}'} ({count})")
+    return ", ".join(said)

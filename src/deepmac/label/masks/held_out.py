@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ from deepmac.data.annotations.problems import describe_kinds
 from deepmac.data.annotations.read_boxes import read_boxes
 from deepmac.data.annotations.segmentation import find_fault, is_absent, segmentation_rle
 from deepmac.errors import DataError
-from deepmac.evaluation.mask_quality import filled_box, filled_ellipse
+from deepmac.evaluation.mask_quality import (
+    MaskQuality,
+    filled_box,
+    filled_ellipse,
+    mask_quality,
+)
 from deepmac.label.digest import model_digest
 from deepmac.label.inference import label_parts
 from deepmac.label.masks.calibration import Calibration, calibrate
@@ -24,6 +30,9 @@ from deepmac.label.parts import Parts
 from deepmac.label.plan import make_plan
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.masks import input_size
+
+_MEDIUM, _LARGE = 32**2, 96**2  # COCO's bounds, in pixels of the true mask
+_NOTHING = MaskQuality(iou=0.0, boundary_iou=0.0)
 
 
 def calibrate_model(
@@ -43,7 +52,8 @@ def calibrate_model(
         how: further arguments of :func:`deepmac.label.inference.label_parts`.
 
     Returns:
-        The map; ``measured`` also holds the mean IoU of the filled boxes and ellipses.
+        The map; ``measured`` also holds the mean IoU of the filled boxes and ellipses, and what
+        :func:`quality_figures` finds.
 
     Raises:
         DataError: too few objects with masks.
@@ -60,7 +70,7 @@ def calibrate_model(
         size = input_size(model)
         label_parts(model, plan, parts, masks, image_size=size, on_error="skip", **how)
         labelled = collect(plan, parts)
-        raw, iou, boxed, rounded, image_ids = [], [], [], [], []
+        raw, qualities, areas, boxed, rounded, image_ids = [], [], [], [], [], []
         for row, entry, record in labelled.annotations():
             if np.isnan(labelled.raw[row]):
                 continue
@@ -69,17 +79,47 @@ def calibrate_model(
             x, y, w, h = entry["bbox"]
             box = [x, y, x + w, y + h]
             raw.append(labelled.raw[row])
-            iou.append(_iou(record["rle"], truth) if record else 0.0)
+            qualities.append(mask_quality(record["rle"], truth) if record else _NOTHING)
+            areas.append(int(coco_mask.area(truth)))
             boxed.append(_iou(filled_box(box, height, width), truth))
             rounded.append(_iou(filled_ellipse(box, height, width), truth))
             image_ids.append(entry["image_id"])
         parts.release()
     digest = model_digest(model)
-    made = calibrate(np.array(raw), np.array(iou), image_ids, digest)
+    iou = np.array([quality.iou for quality in qualities])
+    made = calibrate(np.array(raw), iou, image_ids, digest)
     if made.measured is not None:
+        made.measured.update(quality_figures(qualities, areas))
         made.measured["mean_iou_filled_box"] = round(float(np.mean(boxed)), 4)
         made.measured["mean_iou_filled_ellipse"] = round(float(np.mean(rounded)), 4)
     return made
+
+
+def quality_figures(qualities: Sequence[MaskQuality], areas: Sequence[int]) -> dict[str, Any]:
+    """What a mean IoU does not tell of masks: edges, how many are good or bad, sizes of objects.
+
+    Args:
+        qualities: n masks beside the true ones, at least one.
+        areas: n areas of the true masks, pixels.
+
+    Returns:
+        ``mean_boundary_iou`` (bands of 2 % of the picture's diagonal, as evaluations have it),
+        ``share_at_least_0.9`` and ``share_under_0.5`` of all masks by their IoU, and for each
+        of COCO's sizes ``masks_SIZE`` and ``mean_iou_SIZE``, None where there is none: small is
+        under 32 x 32 pixels, large over 96 x 96.
+    """
+    iou = np.array([quality.iou for quality in qualities])
+    pixels = np.array(areas)
+    figures: dict[str, Any] = {
+        "mean_boundary_iou": round(float(np.mean([q.boundary_iou for q in qualities])), 4),
+        "share_at_least_0.9": round(float((iou >= 0.9).mean()), 4),
+        "share_under_0.5": round(float((iou < 0.5).mean()), 4),
+    }
+    small, large = pixels < _MEDIUM, pixels > _LARGE
+    for name, chosen in (("small", small), ("medium", ~small & ~large), ("large", large)):
+        figures[f"masks_{name}"] = int(chosen.sum())
+        figures[f"mean_iou_{name}"] = round(float(iou[chosen].mean()), 4) if chosen.any() else None
+    return figures
 
 
 def _truths(boxes: BoxFile) -> list[tuple[dict[str, Any], Any]]:
