@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from deepmac import Predictor, load_model
+from deepmac.errors import UserError
 from deepmac.models.files import card_of
 from deepmac.models.place import SHIPPED
 
@@ -47,7 +48,22 @@ def test_deepmac_lite__is_in_single_precision_and_knows_its_classes() -> None:
     model = load_model("deepmac-lite")
     assert {str(p.dtype) for p in model.parameters()} == {"torch.float32"}
     card = card_of(model)
-    assert card is not None and card.image_size == 512 and len(card.class_map) == 80
+    assert card is not None and card.image_size == 512 and card.refine == "edges"
+    assert dict(zip(card.class_map.category_ids, card.class_map.names, strict=True)).items() >= {
+        (1, "person"), (44, "bottle"), (90, "toothbrush"), (1084, "taxi van"),
+    }  # fmt: skip
+    coco = [i for i in card.class_map.category_ids if i <= 90]
+    assert len(coco) == 80 and len(card.class_map) == 107
+    assert set(card.class_map.masked_category_ids) == set(card.class_map.category_ids)
+
+
+def test_deepmac_lite__has_no_detector_and_says_so() -> None:
+    model = load_model("deepmac-lite")
+    assert not model.detector
+    predictor = Predictor(model)
+    predictor.set_image(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(UserError, match="has no detector: give it boxes"):
+        predictor.detect()
 
 
 def test_a_folder_of_that_name__goes_before_the_shipped_model(tmp_path: Path, monkeypatch) -> None:
