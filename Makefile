@@ -53,8 +53,11 @@ lite: $(STAMP)  ## Train deepmac-lite on a CPU: make lite ROOT=COCO [MINUTES=120
 	  data.root=$(abspath $(ROOT)) data.num_workers=1 $(call lite_run) $(ARGS)
 lite-gpu: MINUTES = 8
 lite-gpu: OUT ?= runs/lite_gpu
+# A card outruns its loader: a process a core but one.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 8); echo $$((n > 1 ? n - 1 : 1)))
 lite-gpu: $(STAMP)  ## The same on one card in minutes: make lite-gpu ROOT=COCO [MINUTES=8 OUT=runs/lite_gpu]
-	$(BIN)/python train.py experiment=deepmac_lite_gpu data.root=$(abspath $(ROOT)) $(call lite_run) $(ARGS)
+	$(BIN)/python train.py experiment=deepmac_lite_gpu data.root=$(abspath $(ROOT)) \
+	  data.num_workers=$(WORKERS) $(call lite_run) $(ARGS)
 lite_run = trainer.max_time=00:$(shell printf %02d:%02d $$(($(MINUTES) / 60)) $$(($(MINUTES) % 60))):00 \
   hydra.run.dir=$(abspath $(OUT)) $(if $(wildcard $(OUT)/checkpoints/last.ckpt),ckpt_path=last)
 
