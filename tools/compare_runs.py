@@ -4,7 +4,8 @@
     python tools/compare_runs.py 249d993 HEAD --root COCO     # a second run, on eight photographs
 
 Both train the same short runs from the same seed on one CPU thread. Every loss of every step and
-all of ``metrics.json`` must be equal; the first difference of each is named, with exit code 1.
+all that ``metrics.json`` told before must be equal; the first difference of each is named, with
+exit code 1.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def main() -> int:
             before, after = (side.outcome(name) for side in sides)
             differences = list(compare(before, after))
             equal = equal and not differences
-            told = "; ".join(differences) or "equal in every digit"
+            told = "; ".join([*(differences or ["equal in every digit"]), *added(before, after)])
             print(f"{name}: {len(after.steps)} steps, {told}", flush=True)
     return 0 if equal else 1
 
@@ -174,9 +175,17 @@ def compare(before: Outcome, after: Outcome) -> Iterator[str]:
         if wrong:
             yield f"step {old['step']}: {wrong}"
             break
-    wrong = _first_difference(dict(_leaves("", before.metrics)), dict(_leaves("", after.metrics)))
+    old, new = (dict(_leaves("", side.metrics)) for side in (before, after))
+    wrong = _first_difference(old, {name: value for name, value in new.items() if name in old})
     if wrong:
         yield f"metrics.json: {wrong}"
+
+
+def added(before: Outcome, after: Outcome) -> Iterator[str]:
+    """What metrics.json tells now that it did not; nothing that was there has changed by it."""
+    old, new = (dict(_leaves("", side.metrics)) for side in (before, after))
+    if names := sorted(new.keys() - old.keys()):
+        yield f"new in metrics.json: {', '.join(names)}"
 
 
 def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
