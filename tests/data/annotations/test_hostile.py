@@ -15,6 +15,7 @@ from data.annotations import exports
 from deepmac.data.annotations.coco import read_coco
 from deepmac.data.annotations.read_boxes import read_boxes
 from deepmac.data.images import ImageFileError, image_size, read_image
+from deepmac.data.settings import read_annotations
 from deepmac.errors import DataError
 
 
@@ -97,3 +98,18 @@ def test_far_polygons_and_huge_sizes__cost_nothing(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="2147483647 x 2147483647 pixels, more than"):
         read_coco(path, tmp_path)
+
+
+@pytest.mark.parametrize("section", ["images", "categories", "annotations"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_panoptic_json_whose_list_is_none__is_told(section, split, tmp_path):
+    exports.ALL["panoptic"](tmp_path)
+    path = tmp_path / f"annotations/panoptic_{split}.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, section: 0.5}))
+    try:
+        index = read_annotations({"root": tmp_path, "on_error": "drop"}, split)
+    except DataError as error:
+        assert str(path) in str(error)
+    else:
+        assert any(str(path) in problem.message for problem in index.problems)

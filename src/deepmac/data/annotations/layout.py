@@ -129,7 +129,8 @@ def _explained(found: Found, contents: _Contents) -> Found:
         for name, what in contents.jsons.items():
             if what not in ("coco", "panoptic", "megadetector", "labelme"):
                 broken = what.startswith("unreadable")
-                if _OTHER_TASKS.match(Path(name).name) and not broken:
+                task = _OTHER_TASKS.match(Path(name).name)
+                if task and task[1] != found.format and not broken:
                     continue
                 reason = what or "it has no lists images, annotations and categories"
                 left_out.append(f"{contents.root / name} is not read: {reason}.")

@@ -33,13 +33,14 @@ def read(path: Path, content: dict[str, Any], digest: str, image_dir: Path) -> B
     no things (``isthing`` 0) have no objects and are left out and counted.
 
     Raises:
-        DataError: the PNG files are not there.
+        DataError: the PNG files are not there, or a list of the json is none.
     """
     masks = path.with_suffix("")
     if not is_folder(masks):
         raise DataError(f"{path} is panoptic, but its PNG files are not in {masks}; unpack them.")
-    images: Iterable[Any] = content.get("images") or []
-    categories: Iterable[Any] = content.get("categories") or []
+    images, categories, annotations = (
+        _section(path, content, name) for name in ("images", "categories", "annotations")
+    )
     things, listed, names = set(), set(), {}
     problems: list[Problem] = []
     for number, entry in enumerate(categories):
@@ -57,7 +58,7 @@ def read(path: Path, content: dict[str, Any], digest: str, image_dir: Path) -> B
     for entry in images:
         if isinstance(entry, dict) and isinstance(entry.get("id"), int | str):
             known[entry["id"]] = entry
-    for entry in content["annotations"]:
+    for entry in annotations:
         fields = entry if isinstance(entry, dict) else {}
         image_id, name = fields.get("image_id"), fields.get("file_name")
         segments = fields.get("segments_info")
@@ -103,6 +104,13 @@ def read(path: Path, content: dict[str, Any], digest: str, image_dir: Path) -> B
         "categories": list(names.values()),
     }
     return BoxFile(path, "panoptic", lists, digest, problems)
+
+
+def _section(path: Path, content: dict[str, Any], name: str) -> Iterable[Any]:
+    found: Any = content.get(name) or []
+    if isinstance(found, str | bytes | dict) or not isinstance(found, Iterable):
+        raise DataError(f"{path}: `{name}` is {found!r:.60}, not a list; correct it.")
+    return found
 
 
 def _ids(path: Path, image: dict[str, Any], problems: list[Problem]) -> Any:
