@@ -209,7 +209,7 @@ def _fit_fresh(world: World, run: Path, kill: Kill | None = None, *more: str) ->
 def half_file(run: Path) -> str:
     """The name of a file that is not whole; nothing is where all are."""
     for path in sorted(p for p in run.rglob("[!.]*") if p.is_file()):
-        if path.parent.suffix == ".parts":  # of a job that is to go on
+        if any(above.suffix == ".parts" for above in path.parents):  # of a job that is to go on
             continue
         try:
             _READERS.get(path.suffix, Path.read_bytes)(path)
