@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from convert.bundle_writer import write_bundle
-from deepmac.cli import _TOOLS, main
+from deepmac.cli import main
 from deepmac.data.shapes.data_set import write_shapes
 from deepmac.lightning.compose import compose, lightning_config
 from soak.campaign import Part
@@ -31,9 +31,8 @@ def parts(world: World, goal: int) -> list[Part]:
     """A part for each tool; those that take long get a tenth of the kills."""
     found = []
     for name, (words, share) in TOOLS.items():
-        if words is not None and (name != "shard" or "shard" in _TOOLS):
-            counts = Counts(f"{name} killed", max(1, round(goal * share)))
-            found.append(Part(counts, _Tool(name, words), world))
+        counts = Counts(f"{name} killed", max(1, round(goal * share)))
+        found.append(Part(counts, _Tool(name, words), world))
     return found
 
 
@@ -151,7 +150,8 @@ def _study(world: World, folder: Path) -> list[str]:
 
 
 def _shard(world: World, folder: Path) -> list[str]:
-    return ["shard", f"data.root={world.root / 'set'}", "--out", str(folder / "out")]
+    words = ["shard", f"data.root={world.root / 'set'}", "--out", str(folder / "out")]
+    return [*words, "--chunk-mb=0.003", "--workers=1"]
 
 
 def _draw(out: Path) -> int:

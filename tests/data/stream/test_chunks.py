@@ -17,11 +17,12 @@ from deepmac.data.dataset import CocoInstances
 from deepmac.data.images import read_picture
 from deepmac.data.mask_targets import TargetSpec
 from deepmac.data.stream.chunk import Chunk
-from deepmac.data.stream.chunked import read_chunked
+from deepmac.data.stream.chunked import INDEX, read_chunked
 from deepmac.data.stream.gather import joined
 from deepmac.data.stream.order import StreamOrder
 from deepmac.data.stream.sampler import StreamBatchSampler
-from deepmac.data.stream.shard import Sharding, shard
+from deepmac.data.stream.shard import PLAN, Sharding, shard
+from deepmac.data.stream.store import Store
 from deepmac.data.transforms.compose import training_transform
 from deepmac.errors import DataError, UserError
 
@@ -146,6 +147,16 @@ def test_parts_of_several_machines__make_the_same_set(sets, chunks, tmp_path):
     for path in chunks.rglob("*"):
         if path.is_file():
             assert (tmp_path / path.relative_to(chunks)).read_bytes() == path.read_bytes()
+
+
+def test_stopped_at_the_last_step__leaves_no_plan_behind(sets, tmp_path, monkeypatch):
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Store, "remove", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            shard(sets, str(tmp_path), Sharding(chunk_mb=0.02), source="the tests")
+    assert (tmp_path / PLAN).exists() and (tmp_path / INDEX).exists()
+    report = shard(sets, str(tmp_path), Sharding(chunk_mb=0.02), source="the tests")
+    assert report.finished and report.written == 0 and not (tmp_path / PLAN).exists()
 
 
 def test_another_set_in_the_way__is_said(sets, chunks, tmp_path):

@@ -223,6 +223,7 @@ def _check_place(store: Store, identity: dict[str, Any], restart: bool) -> int |
         ) from None
     if index is not None:
         if index.get("identity") == identity:
+            store.remove(PLAN)  # there still, where the last run was stopped at its last step
             return sum(int(split["bytes"]) for split in index["splits"].values())
         raise UserError(
             f"{store.where()} holds another data set, or the same one cut otherwise: choose "
