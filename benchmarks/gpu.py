@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -26,6 +27,7 @@ from benchmarks.big_network import training_batch
 from benchmarks.table import machine
 from deepmac.class_map import ClassMap
 from deepmac.data.shapes.data_set import ensure_shapes
+from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.optim.optimizer import build_optimizer
 from deepmac.nn.deepmac import DeepMAC
@@ -304,6 +306,33 @@ def _resumed(card: Card) -> Findings:
     return {"largest relative difference": apart}
 
 
+def batch_size_auto(card: Card) -> Findings:
+    """``data.batch_size=auto`` with 12 GB of the card, then steps of what it chose: do they fit?"""
+    cuda, size = card.device.type == "cuda", 128 if card.tiny else 512
+    root = ensure_shapes(num_train=16 if card.tiny else 192, num_val=2, size=size)
+    module = DeepMACModule(**LITE)
+    data = CocoDataModule(root=str(root), image_size=size, batch_size="auto", num_workers=0)
+    trainer = pl.Trainer(
+        accelerator="gpu" if cuda else "cpu", devices=1, max_steps=3, limit_val_batches=0,
+        precision="bf16-mixed", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    found: Findings = {}
+    total = torch.cuda.get_device_properties(0).total_memory if cuda else 0
+    share = min(1.0, 12e9 / total) if cuda else 1.0
+    try:
+        if cuda:
+            torch.cuda.set_per_process_memory_fraction(share)
+        with card.peak(found):
+            trainer.fit(module, datamodule=data)
+        if cuda:
+            found["share_of_room"] = torch.cuda.max_memory_reserved() / (share * total)
+    finally:
+        if cuda:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+    return {**found, "batch_size": data.hparams["batch_size"], "steps": trainer.global_step}
+
+
 PARTS: tuple[tuple[str, Callable[[Card], Findings], float], ...] = (
     ("parity", parity, 40),
     ("big_training", big_training, 90),
@@ -312,6 +341,7 @@ PARTS: tuple[tuple[str, Callable[[Card], Findings], float], ...] = (
     ("crops", crops, 15),
     ("resume", resume, 20),
     ("deterministic", deterministic, 20),
+    ("batch_size_auto", batch_size_auto, 40),
     ("compiled", compiled, 150),
 )
 

@@ -27,6 +27,12 @@ def test_training__is_resumed_and_repeated(card: gpu.Card) -> None:
     assert gpu.deterministic(card)["equal"]
 
 
+def test_automatic_batch__trains_within_the_room_that_there_is(card: gpu.Card) -> None:
+    found = gpu.batch_size_auto(card)
+    assert found["steps"] == 3 and 1 < found["batch_size"] <= 16
+    assert found["share_of_room"] <= 1
+
+
 def test_boxes_that_are_not_finite__do_no_harm(card: gpu.Card) -> None:
     network = DeepMAC(num_classes=2, head_channels=8, **gpu.LITE_SMALL).eval()
     there = for_inference(copy.deepcopy(network).to(card.device), "auto")

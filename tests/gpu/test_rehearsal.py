@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.gpu import PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,11 +17,9 @@ def test_gpu_script__is_rehearsed_on_the_processor(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny"]
     subprocess.run([*command, "--out", str(out), "--minutes", "30"], check=True, cwd=ROOT)
     parts = json.loads(out.read_text())["parts"]
-    assert set(parts) == {
-        "parity", "big_training", "deepmarc", "small_training", "label", "crops", "resume",
-        "deterministic",
-    }  # fmt: skip
+    assert list(parts) == [name for name, _, _ in PARTS]
     assert parts["parity"]["ok"] and parts["deterministic"]["equal"]
+    assert parts["batch_size_auto"]["batch_size"] == 8 and parts["batch_size_auto"]["steps"] == 3
     assert parts["resume"]["largest relative difference"] < 1e-6
 
 

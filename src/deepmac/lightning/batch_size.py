@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities.memory import is_oom_error
 
 from deepmac.data.batch import Batch
+from deepmac.errors import ConfigError
 from deepmac.lightning.console import say
 from deepmac.lightning.datamodule import CocoDataModule
 from deepmac.lightning.optim.optimizer import build_optimizer
@@ -16,7 +18,7 @@ from deepmac.nn.replicas import ALONE
 
 WITHOUT_A_GPU = 8
 _ROOM = 0.9
-"""Share of a GPU's memory that the largest step may take."""
+"""Share of a GPU's room that the largest step may take."""
 
 
 def choose_batch_size(module: Any, data: CocoDataModule, device: torch.device, images: int) -> int:
@@ -30,20 +32,39 @@ def choose_batch_size(module: Any, data: CocoDataModule, device: torch.device, i
         data: read already.
         device: that it will be trained on.
         images: no more than these, the device's share of an epoch.
+
+    Raises:
+        ConfigError: there is no room for a single image.
     """
     if device.type != "cuda":
         size = min(WITHOUT_A_GPU, max(1, images))
         say(f"data.batch_size=auto: {size} (only on a GPU is it tried out what fits)")
         return size
+    with torch.random.fork_rng(devices=[device]):  # the run's numbers are those of a given size
+        trial = Trial(module, data, device)
+        try:
+            room = _ROOM * room_on(device)
+            size = largest(lambda count: trial.peak(count) <= room, most=images)
+            used = trial.peak(size)
+        finally:
+            trial.end()
     total = torch.cuda.get_device_properties(device).total_memory
-    trial = Trial(module, data, device)
-    try:
-        size = largest(lambda count: trial.peak(count) <= _ROOM * total, most=images)
-        used = trial.peak(size) / total
-    finally:
-        trial.end()
-    say(f"data.batch_size=auto: {size}, whose largest step takes {used:.0%} of the GPU's memory")
+    if math.isinf(used):
+        raise ConfigError(
+            f"data.batch_size=auto: no step of one image fits into the GPU's {total / 1e9:.0f} GB "
+            "or what others leave of them; try trainer.precision=bf16-mixed, a smaller "
+            "data.image_size or a smaller network"
+        )
+    say(f"data.batch_size=auto: {size}, whose largest step takes {used / total:.0%} of the GPU")
     return size
+
+
+def room_on(device: torch.device) -> int:
+    """Bytes of a GPU that this process may take: other processes have theirs."""
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = int(total * torch.cuda.get_per_process_memory_fraction(device))
+    return min(free + torch.cuda.memory_reserved(device), allowed)
 
 
 def largest(fits: Callable[[int], bool], *, most: int) -> int:
@@ -83,27 +104,31 @@ class Trial:
 
     def peak(self, count: int) -> float:
         """Bytes that a step of so many images takes; infinite where there is no room for it."""
-        precision = self.module.trainer.precision_plugin
-        on_gpu = self.device.type == "cuda"
         try:
-            batch = self.data.largest_batch(count)
-            moved: Batch = {  # type: ignore[assignment]
-                name: value.to(self.device) if isinstance(value, torch.Tensor) else value
-                for name, value in batch.items()
-            }
-            if on_gpu:
-                torch.cuda.reset_peak_memory_stats(self.device)
-            with precision.train_step_context():
-                loss = self.module.compute_losses(moved)["loss"]
-            loss.backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self._step(count)
+            on_gpu = self.device.type == "cuda"
             return float(torch.cuda.max_memory_reserved(self.device)) if on_gpu else 0.0
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not (isinstance(error, torch.OutOfMemoryError) or is_oom_error(error)):
+                raise
             return math.inf
         finally:
-            if on_gpu:
-                torch.cuda.empty_cache()
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()  # what the step held ended with it, its error too
+
+    def _step(self, count: int) -> None:
+        batch = self.data.largest_batch(count)
+        moved: Batch = {  # type: ignore[assignment]
+            name: value.to(self.device) if isinstance(value, torch.Tensor) else value
+            for name, value in batch.items()
+        }
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        with self.module.trainer.precision_plugin.train_step_context():
+            loss = self.module.compute_losses(moved)["loss"]
+        loss.backward()
+        self.optimizer.step()
 
     def end(self) -> None:
         """Leave the module as it was, and the memory empty."""
