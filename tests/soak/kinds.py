@@ -19,6 +19,7 @@ from data.annotations import exports
 from deepmac.cli import main
 from deepmac.data.annotations.read_boxes import read_boxes
 from deepmac.data.settings import read_annotations
+from deepmac.errors import UserError
 from deepmac.data.shapes.data_set import write_shapes
 from soak.inputs import WRONG, Kind
 from soak.tools import published, study_runs
@@ -138,7 +139,11 @@ def _read_export(name: str, world: World, place: Path, option: str) -> int:
         told = (place / ".check/check_data.png").is_file()  # with the table
         return 0 if code == 1 and told else code
     for split in ("train", "val"):
-        index = read_annotations({"root": place, "on_error": "drop"}, split)
+        try:
+            index = read_annotations({"root": place, "on_error": "drop"}, split)
+        except UserError as error:  # what a command ends with
+            print(f"deepmac: {error}")
+            return 1
         for line in [*index.dropped_summary(), *(p.message for p in index.problems)]:
             if "\n" in line or len(line) > 3000:
                 print(f"a message of many lines: {line[:300]}")
