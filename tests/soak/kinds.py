@@ -19,8 +19,8 @@ from data.annotations import exports
 from deepmac.cli import main
 from deepmac.data.annotations.read_boxes import read_boxes
 from deepmac.data.settings import read_annotations
-from deepmac.errors import UserError
 from deepmac.data.shapes.data_set import write_shapes
+from deepmac.errors import UserError
 from soak.inputs import WRONG, Kind
 from soak.tools import published, study_runs
 from soak.trainings import TRAIN, half_file, undisturbed
