@@ -2,8 +2,11 @@
 
 import csv
 import random
+import re
+import shlex
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -70,18 +73,26 @@ def uninterrupted(folder):
 
 
 def interrupt(folder, name, how, at):
-    """Start a run and send it ``how`` once ``at`` steps are logged; returns its exit status."""
-    process = subprocess.Popen(
-        train_py(*WORDS, f"hydra.run.dir={name}"),
-        cwd=folder,
-        env=environment(folder / "cache"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    """Start a run and send it ``how`` once ``at`` steps are logged; its exit status and last words."""
+    said = folder / f"{name}.txt"
+    with said.open("w") as file:
+        process = subprocess.Popen(
+            train_py(*WORDS, f"hydra.run.dir={name}"),
+            cwd=folder,
+            env=environment(folder / "cache"),
+            stdout=subprocess.DEVNULL,
+            stderr=file,
+        )
     while process.poll() is None and len(losses(folder / name)) < at:
         time.sleep(0.02)
     process.send_signal(how)
-    return process.wait(timeout=120)
+    return process.wait(timeout=120), said.read_text()
+
+
+def command_that_goes_on(said):
+    """As it is printed, with the Python of these tests."""
+    (command,) = re.findall(r"to go on: python (.* ckpt_path=last)$", said, re.M)
+    return [sys.executable, *shlex.split(command)]
 
 
 @pytest.mark.parametrize(
@@ -94,9 +105,13 @@ def test_interrupted_and_resumed__gives_the_same_curve(folder, uninterrupted, ho
     for number in range(request.config.getoption("--kills")):
         name = f"{how.name}_{number}"
         at = generator.randint(2, STEPS - 8)
-        assert interrupt(folder, name, how, at=at) == status
+        code, said = interrupt(folder, name, how, at=at)
+        assert code == status
         again = train_py(*WORDS, f"hydra.run.dir={name}", "ckpt_path=last")
+        if how != signal.SIGKILL:
+            again = command_that_goes_on(said)
         done = run(again, cwd=folder, cache=folder / "cache")
         assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stderr == "", "nobody warns that a loader is not resumable: it is"
         assert losses(folder / name) == uninterrupted
         assert_same_run(folder / "whole", folder / name)
