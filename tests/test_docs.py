@@ -1,5 +1,6 @@
 """Prose that a person reads: its lines, and what things are called."""
 
+import json
 import re
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def test_pages__have_lines_of_at_most_100_columns():
         if len(line) > 100 and not line.lstrip().startswith("|") and "://" not in line
     ]
     assert not long
+
+
+def test_notebooks__share_no_helper_and_show_no_picture_that_is_not_free():
+    """A function that two need belongs to the package."""
+    known: dict[str, str] = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+        for name in re.findall(r"^def (\w+)", code, re.M):
+            assert name not in known, f"{name}: in {path.name} and in {known[name]}"
+            known[name] = path.name
+        assert "coco_mini" not in code
 
 
 def test_the_method_is_called_deep_mac_and_the_package_deepmac():

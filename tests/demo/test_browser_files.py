@@ -3,6 +3,7 @@
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def test_downloads__hold_what_is_on_the_screen(visit, file_of, tmp_path):
     page.keyboard.press("Enter")
     drag(page, (20, 30), (60, 90))
     masked(page, 2)
+    assert re.search(r"IoU 0\.[56]\d expected", status(page))  # the calibrated one, in words
     name, content = download(page, "coco")
     assert name == "two blobs_coco.json"
     (tmp_path / name).write_bytes(content)

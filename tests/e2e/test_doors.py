@@ -1,6 +1,7 @@
 """The command lines of the README, through both doors, as real processes."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -42,6 +43,12 @@ def test_train__leaves_the_whole_run_directory(trained):
     ):
         assert (run_dir / name).is_file(), name
     assert list((run_dir / "tensorboard").glob("events*"))
+    about = json.loads((run_dir / "about.json").read_text())["lines"]
+    assert list(about) == [
+        "experiment", "command", "commit", "model", "data", "hardware", "duration",
+    ]  # fmt: skip
+    assert about["command"].startswith("train.py data.shapes_train=16")
+    assert re.fullmatch(r"CPU, precision 32-true, torch \d.*", about["hardware"])
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["step"] == 4
     assert metrics["images"] == 4
@@ -139,12 +146,19 @@ def test_predict__writes_a_results_file_that_coco_accepts(trained, place):
 def test_sweep__runs_every_value_in_a_folder_of_its_own(place):
     folder, go = place
     words = [w for w in TINY if "max_epochs" not in w]
-    go(train_py("-m", *words, "trainer.max_steps=1", "model.lr=1e-3,5e-4", "hydra.sweep.dir=sweep"))
+    out = go(
+        train_py("-m", *words, "trainer.max_steps=1", "model.lr=1e-3,5e-4", "hydra.sweep.dir=sweep")
+    )
     rates = [
         yaml.safe_load((folder / f"sweep/{i}/config.yaml").read_text())["model"]["lr"]
         for i in range(2)
     ]
     assert rates == [1e-3, 5e-4]
+    table = out[out.rindex("settings") :]
+    assert "mask AP" in table
+    assert all(
+        re.search(rf"^ *{n} +model\.lr={rate} ", table, re.M) for n, rate in enumerate(rates)
+    )
 
 
 def losses(run_dir):

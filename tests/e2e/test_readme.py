@@ -20,6 +20,13 @@ def test_commands__name_settings_that_exist():
         compose([w.split(",")[0] if sweep else w for w in overrides])
 
 
+def test_installation__says_its_size_and_time():
+    (line,) = re.findall(r"^pip install -e .*$", README[: README.index("deepmac demo")], re.M)
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for text in (line, *re.findall(r"Installing into .*", makefile)):
+        assert re.search(r"\d GB.* minutes", text), text
+
+
 def test_links_and_pictures__are_there():
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (REPOSITORY / target).exists(), target

@@ -73,7 +73,7 @@ def uninterrupted(folder):
 
 
 def interrupt(folder, name, how, at):
-    """Start a run and send it ``how`` once ``at`` steps are logged; its exit status and last words."""
+    """Start a run, send it ``how`` once ``at`` steps are logged; its exit status and last words."""
     said = folder / f"{name}.txt"
     with said.open("w") as file:
         process = subprocess.Popen(

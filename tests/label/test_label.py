@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,17 @@ def rle_of(entry: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
 
 def iou(first: Any, second: Any) -> float:
     return float(coco_mask.iou([first], [second], [0])[0, 0])
+
+
+def test_one_image__is_said_in_english(label: Label, boxes_only: Path) -> None:
+    content = json.loads(boxes_only.read_text())
+    content["annotations"] = content["annotations"][:1]
+    of = content["annotations"][0]["image_id"]
+    content["images"] = [image for image in content["images"] if image["id"] == of]
+    boxes_only.write_text(json.dumps(content))
+    done = label(boxes_only)
+    assert "1 mask to make on 1 image with" in done.out and "1 mask on 1 image ->" in done.out
+    assert not re.search(r"\b1 (masks|images)\b", done.out + done.err)
 
 
 def test_threshold__is_the_models_own_unless_given(
