@@ -136,7 +136,10 @@ def _label_pictures(world: World, place: Path, option: str) -> int:
 def _read_export(name: str, world: World, place: Path, option: str) -> int:
     if option:
         code = main(["check-data", f"data.root={place}", f"hydra.run.dir={place / '.check'}"])
-        told = (place / ".check/check_data.png").is_file()  # with the table
+        # The table comes with a picture, or where no set can be used with the list of problems.
+        told = any(
+            (place / ".check" / name).is_file() for name in ("check_data.png", "problems.tsv")
+        )
         return 0 if code == 1 and told else code
     for split in ("train", "val"):
         try:

@@ -96,6 +96,7 @@ def check_data(settings: Mapping[str, Any], out_dir: str | Path) -> Report:
         found.extend(fault)
         picture, undrawn = _draw(sets, split, out_dir / "check_data.png")
         found.extend(undrawn)
+    found = list(dict.fromkeys(found))  # what one file's two sets have in common is told once
     return Report(
         sets=sets,
         statistics={name: count(index) for name, index in sets.items()},

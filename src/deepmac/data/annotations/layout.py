@@ -30,6 +30,7 @@ _SPLITS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "testdev"),
 }
+_UNREADABLE = "unreadable ("
 _OTHER_TASKS = re.compile(r"(person_keypoints|captions|stuff|image_info|panoptic)_")
 _HEAD = 1 << 22
 _PARSED = 1 << 25  # json files up to this size are parsed to see what they are
@@ -128,7 +129,7 @@ def _explained(found: Found, contents: _Contents) -> Found:
     if found.format in ("coco", "panoptic", "megadetector"):
         for name, what in contents.jsons.items():
             if what not in ("coco", "panoptic", "megadetector", "labelme"):
-                broken = what.startswith("unreadable")
+                broken = what.startswith(_UNREADABLE)
                 task = _OTHER_TASKS.match(Path(name).name)
                 if task and task[1] != found.format and not broken:
                     continue
@@ -174,6 +175,8 @@ class _Contents:
                 if words:
                     return f"{looked}; {path} is {words}."
         for name, what in self.jsons.items():
+            if what.startswith(_UNREADABLE):
+                return what.removeprefix(_UNREADABLE).removesuffix(")")
             if what not in ("", "coco"):
                 return f"{looked}; {self.root / name} is {what}."
         pictures = sum(name.lower().endswith(SUFFIXES) for name in self.files)
@@ -192,7 +195,7 @@ def json_kind(path: Path) -> str:
             return "coco" if found or b'"file_name"' in head else ""
         content = parse(path, read_file(path))
     except (OSError, DataError) as error:
-        return f"unreadable ({error})" if isinstance(error, DataError) else ""
+        return f"{_UNREADABLE}{error})" if isinstance(error, DataError) else ""
     return content_kind(content)
 
 
@@ -323,7 +326,7 @@ def _labelme(contents: _Contents) -> Found | None:
     names = contents.of_kind("labelme")
     if not names:
         return None
-    broken = [n for n, what in contents.jsons.items() if not what or what.startswith("unreadable")]
+    broken = [n for n, what in contents.jsons.items() if not what or what.startswith(_UNREADABLE)]
     names = sorted(names + broken)
     root = contents.root
     groups: dict[str, list[str]] = {}
