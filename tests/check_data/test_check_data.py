@@ -162,7 +162,7 @@ def test_check_data__of_an_empty_folder_says_so_once(tmp_path: Path) -> None:
         report = check_data(settings, tmp_path / "out")
         assert [problem.kind for problem in report.problems] == ["unusable set"]
         assert report.picture is None
-        assert "unusable set: 2" in _printed(report)
+        assert "unusable set: 1" in _printed(report)
 
 
 def test_check_data__takes_files_in_other_places(tmp_path: Path) -> None:
