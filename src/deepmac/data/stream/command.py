@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from deepmac.data.annotations.index import CocoIndex
 from deepmac.data.settings import data_folder, read_annotations
 from deepmac.data.stream.shard import Sharding, shard
-from deepmac.errors import ConfigError, DataError
+from deepmac.errors import ConfigError, DataError, Interrupted
 
 _SAID_EVERY = 5.0  # seconds
 
@@ -87,16 +91,17 @@ def command(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
         shuffle=not options.no_shuffle,
         seed=options.seed,
     )
-    report = shard(
-        sets,
-        options.out,
-        how,
-        source=sets["train"].source,
-        workers=options.workers,
-        part=options.part,
-        restart=options.restart,
-        say=_Teller(),
-    )
+    with _stoppable():
+        report = shard(
+            sets,
+            options.out,
+            how,
+            source=sets["train"].source,
+            workers=options.workers,
+            part=options.part,
+            restart=options.restart,
+            say=_Teller(),
+        )
     images = ", ".join(f"{number:,} images for {name}" for name, number in report.images.items())
     if report.finished:
         print(f"{images} in {report.chunks} chunks, {report.bytes / 1e6:,.1f} MB -> {options.out}")
@@ -107,6 +112,32 @@ def command(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
             "the last --part to end writes the index"
         )
     return 0
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM ends it as Ctrl-C does, with the processes that it has; what is kept is said."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner, asked = os.getpid(), []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            os._exit(0)
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        how, code = ("SIGTERM", 143) if asked else ("Ctrl-C", 130)
+        raise Interrupted(
+            f"stopped by {how}: finished chunks are kept; start again to go on", code
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Teller:

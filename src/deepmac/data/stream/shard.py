@@ -9,8 +9,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -262,7 +264,7 @@ def _written(
             yield split.name, number
         return
     _at_work.update({split.name: split for split, _ in tasks})
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"))
+    pool = ProcessPoolExecutor(workers, get_context("fork"), _end_with_parent)
     try:
         waiting: list[Future[tuple[str, int]]] = []
         for split, number in tasks:
@@ -274,6 +276,18 @@ def _written(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         _at_work.clear()
+
+
+def _end_with_parent() -> None:
+    """For a new worker: once its parent was killed, nobody would ever end it."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _write(store: Store, split: str, number: int) -> tuple[str, int]:
