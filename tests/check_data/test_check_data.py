@@ -158,7 +158,7 @@ def test_check_data__reports_a_set_that_cannot_be_read_and_shows_the_other(tmp_p
 
 
 def test_check_data__of_an_empty_folder_says_so_once(tmp_path: Path) -> None:
-    for settings in ({"root": tmp_path / "nowhere"}, {}):
+    for settings in ({"root": tmp_path / "nowhere"}, {"root": tmp_path}):
         report = check_data(settings, tmp_path / "out")
         assert [problem.kind for problem in report.problems] == ["unusable set"]
         assert report.picture is None

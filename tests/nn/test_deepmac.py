@@ -165,3 +165,8 @@ def test_bad_settings__are_refused_with_a_sentence(network):
         build(mask_head="cond_inst3")
     with pytest.raises(ValueError, match="multiples of"):
         network(torch.zeros(1, 3, 65, 64))
+
+
+def test_crop_that_does_not_exist__is_refused_before_anything_is_built() -> None:
+    with pytest.raises(ValueError, match="crop_impl=9223372036854775808 is none of auto"):
+        tiny_network(crop_impl=1 << 63)

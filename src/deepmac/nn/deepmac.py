@@ -23,7 +23,7 @@ from deepmac.nn.full_resolution import original_box_crops
 from deepmac.nn.mask_heads import build_mask_head, check_mask_size
 from deepmac.nn.network import SegmentationNetwork, static_shapes
 from deepmac.nn.ranges import Range, Share, Width
-from deepmac.nn.roi_crop import CropImpl, bounded_boxes, box_coordinates, roi_crop
+from deepmac.nn.roi_crop import CROP_IMPLS, CropImpl, bounded_boxes, box_coordinates, roi_crop
 
 _FEW_CELLS = 16  # a head costs nine times as much a cell where it runs around single ones
 # These heads take the instance embedding as parameters (or project it): never concatenated.
@@ -196,6 +196,8 @@ class DeepMAC(SegmentationNetwork):
                 f"mask_head={mask_head!r} reads the instance embedding as its own parameters: "
                 "set use_instance_embedding=false"
             )
+        if crop_impl not in CROP_IMPLS:
+            raise ValueError(f"crop_impl={crop_impl!r:.40} is none of {', '.join(CROP_IMPLS)}")
         if not 0 <= box_margin <= 1:
             raise ValueError(f"box_margin={box_margin} is a share of the box's side, 0 to 1")
         if box_margin and (predict_full_resolution_masks or compat):
