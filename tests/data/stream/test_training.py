@@ -117,6 +117,12 @@ def test_another_order__is_refused_at_resumption(chunks, tmp_path):
 
 @pytest.mark.slow
 def test_fifty_steps__learn_as_from_the_folder(folder, chunks, tmp_path):
+    """The same seeds, but another order of the pictures.
+
+    Three orders of one set (``data.stream_lanes`` of 1, 2 and 3) lie up to 4 % apart in the mean
+    of a half, and a factor of 1.4 in its spread: twice as far apart in the mean, and 1.6 times in
+    the spread, is what two good runs may be.
+    """
     words = ("trainer.max_epochs=3", "trainer.max_steps=50")
     train(tmp_path, f"data.root={chunks}", "hydra.run.dir=stream", *words)
     coco = ("data.source=coco", f"data.root={folder}")
@@ -124,7 +130,7 @@ def test_fifty_steps__learn_as_from_the_folder(folder, chunks, tmp_path):
     ours, theirs = (np.array(losses(tmp_path / name)) for name in ("stream", "folder"))
     assert len(ours) == len(theirs) == 50
     for some in (slice(0, 25), slice(25, 50)):
-        assert ours[some].mean() == pytest.approx(theirs[some].mean(), rel=0.15)
+        assert ours[some].mean() == pytest.approx(theirs[some].mean(), rel=0.08)
         assert ours[some].std() == pytest.approx(theirs[some].std(), rel=0.6)
 
 
