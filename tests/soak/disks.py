@@ -27,7 +27,9 @@ def _trial(part: Part, draw: Random) -> None:
         if disk is None:
             counts.notes["left out: mounting takes root"] += 1
             return
-        name = draw.choice(("train", "train", "label", "label-png", "convert", "safetensors"))
+        name = draw.choice(
+            ("train", "train", "label", "label-png", "convert", "safetensors", "shard")
+        )
         filler = disk / "filler"
         if name == "train":
             words = ["fit", *TRAIN, f"hydra.run.dir={disk / 'run'}"]
