@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeVar, cast
 
+import yaml
+
 from deepmac.errors import UserError
 
 try:
@@ -75,6 +77,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """:func:`atomic_file` for a text or bytes at hand."""
     with atomic_binary(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML's plain values.
+
+    Raises:
+        yaml.YAMLError: it is none, a tag that does not fit its value included.
+        ValueError, RecursionError: numbers or nesting beyond bounds.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:  # of the constructors
+        raise yaml.YAMLError(f"a value does not fit its tag: {error!r:.80}") from error
 
 
 def copy_file(source: Path, target: Path) -> None:

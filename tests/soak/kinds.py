@@ -48,7 +48,7 @@ def label(world: World, place: Path, option: str, **given: Path) -> int:
 
 def _reads_back(format: str, out: Path, images: Path) -> bool:
     """JSON that knows no NaN; for what we write, our own reader finds nothing to complain of."""
-    if why := half_file(out.parent):
+    if why := half_file(out.parent, images):
         print(f"half: {why}")
         return False
     for path in [out] if out.is_file() else sorted(out.rglob("*.json")):

@@ -206,10 +206,12 @@ def _fit_fresh(world: World, run: Path, kill: Kill | None = None, *more: str) ->
     return fresh(words, folder=run, environment=world.environment, kill=moment)
 
 
-def half_file(run: Path) -> str:
-    """The name of a file that is not whole; nothing is where all are."""
+def half_file(run: Path, but: Path | None = None) -> str:
+    """The name of a file that is not whole; nothing is where all are. ``but`` holds inputs."""
     for path in sorted(p for p in run.rglob("[!.]*") if p.is_file()):
-        if any(above.suffix == ".parts" for above in path.parents):  # of a job that is to go on
+        if but in path.parents or any(
+            above.suffix == ".parts" for above in path.parents
+        ):  # of a job that is to go on
             continue
         try:
             _READERS.get(path.suffix, Path.read_bytes)(path)

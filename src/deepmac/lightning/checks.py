@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 from pathlib import Path
 from typing import Annotated
@@ -51,6 +52,7 @@ def check_numbers(settings: Namespace) -> None:
     """
     check_arguments("", {"seed_everything": settings.get("seed_everything")}, _Run)
     check_arguments("trainer", vars(settings.trainer), _Trainer)
+    _check_processes(settings.trainer)
     for group in ("callbacks", "logger"):
         chosen = settings.trainer.get(group)
         for entry in chosen if isinstance(chosen, list) else [chosen]:
@@ -58,6 +60,18 @@ def check_numbers(settings: Namespace) -> None:
             if path.startswith("deepmac."):
                 given = vars(entry.get("init_args") or Namespace())
                 check_arguments(path.rpartition(".")[2], given, pkgutil.resolve_name(path))
+
+
+def _check_processes(trainer: Namespace) -> None:
+    """On a processor every device is a process of its own, of some hundred megabytes."""
+    on_cpu = trainer.get("accelerator") in ("cpu", "auto") and not torch.cuda.is_available()
+    cores, devices = os.cpu_count() or 1, str(trainer.get("devices"))
+    most = max(8, 4 * cores)
+    if on_cpu and devices.isdigit() and int(devices) > most:
+        raise ConfigError(
+            f"trainer.devices={devices:.40} starts as many processes, and this machine has {cores} "
+            f"cores: give at most {most}"
+        )
 
 
 def synchronized_norms(trainer: Namespace) -> bool:

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deepmac.errors import ConfigError
+from deepmac.files import parse_yaml
 from deepmac.lightning.callbacks.evaluation import monitored
 from deepmac.lightning.flat import leaves
 
@@ -34,7 +33,7 @@ def finished_value(run_dir: str | Path, config: Mapping[str, Any]) -> float | No
     config_file, metrics_file = Path(run_dir) / "config.yaml", Path(run_dir) / "metrics.json"
     if not config_file.is_file():
         return None
-    _check_same(run_dir, yaml.safe_load(config_file.read_text()), config)
+    _check_same(run_dir, parse_yaml(config_file.read_text()), config)
     if not metrics_file.is_file():
         return None
     metrics = json.loads(metrics_file.read_text())

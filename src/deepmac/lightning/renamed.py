@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from deepmac.errors import ConfigError
+from deepmac.files import parse_yaml
 from deepmac.lightning.flat import leaves
 
 WEAK_LOSSES = ("box_consistency", "color_consistency", "self_supervision", "point_supervision")
@@ -67,7 +68,7 @@ def todays_file(path: Path, folder: Path) -> Path:
         ConfigError: a setting that the data had for itself contradicts the model's.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return path
     old = [

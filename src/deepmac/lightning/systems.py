@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from deepmac.errors import ConfigError, UserError
+from deepmac.files import parse_yaml
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.deepmarc_module import DeepMARCModule
 from deepmac.lightning.module import SegmentationModule
@@ -107,7 +108,7 @@ def optimizer_of_model(options: Iterable[str]) -> list[str]:
             path = value
         else:
             key = name.removeprefix("--optimizer.").removeprefix("init_args.")
-            arguments[key] = yaml.safe_load(value)
+            arguments[key] = parse_yaml(value)
     if path is None and arguments:
         raise ConfigError(f"--optimizer.{next(iter(arguments))} needs --optimizer=CLASS before it")
     if path is not None:
@@ -132,7 +133,7 @@ def _split(word: str) -> list[str]:
 def _of_file(path: Path) -> Any:
     """What a configuration file says of the system; unreadable ones are reported when parsed."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
     return content.get("system") if isinstance(content, dict) else None

@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from deepmac.errors import ConfigError, UserError
-from deepmac.files import write_atomically
+from deepmac.files import parse_yaml, write_atomically
 from deepmac.models.card import FORMAT, ModelCard
 from deepmac.models.checkpoint import read_checkpoint
 from deepmac.models.place import CONFIG, WEIGHTS, model_file
@@ -184,7 +184,7 @@ def _read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > _MAX_CONFIG:
             raise ValueError("it is too large")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = (str(error).splitlines() or ["?"])[0]
         raise ConfigError(f"{path} cannot be read as YAML ({reason}): write it again") from error

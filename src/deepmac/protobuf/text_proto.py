@@ -166,7 +166,7 @@ def _fields(tokens: _Tokens, closing: str, depth: int) -> Message:
         if tokens.kind != "name":
             if not closing and tokens.text in ("}", ">"):
                 return message
-            raise tokens.error(f"{tokens.text!r} where a field's name should be")
+            raise tokens.error(f"{tokens.text[:40]!r} where a field's name should be")
         line = tokens.line
         name = tokens.take().strip("[]")
         values = message.fields.setdefault(name, [])

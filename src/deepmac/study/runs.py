@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from deepmac.errors import ConfigError, one_sentence
+from deepmac.files import parse_yaml
 from deepmac.study.cost import HeadCost, head_cost
 
 _FAMILIES = ("fully_connected", "resnet", "hourglass")
@@ -136,7 +137,7 @@ def read_study(folder: str | Path) -> Study:
     first = ""
     for path in sorted(folder.glob("*/config.yaml")):
         with _told_of(path.parent):
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            config = parse_yaml(path.read_text(encoding="utf-8"))
             metrics = _final_metrics(path.parent, config)
             if metrics is None:
                 unfinished.append(path.parent.name)

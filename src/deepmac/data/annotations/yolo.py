@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deepmac.data.annotations.box_file import BoxFile, ContentBuilder
-from deepmac.data.annotations.pictures import list_pictures, picture_sizes, walk_files
+from deepmac.data.annotations.pictures import (
+    is_file,
+    is_folder,
+    list_pictures,
+    picture_sizes,
+    walk_files,
+)
 from deepmac.data.annotations.problems import Problem
 from deepmac.data.annotations.text_file import read_text, read_yaml
 from deepmac.data.images import ImageFileError
@@ -235,7 +241,8 @@ def _labels(folder: Path) -> dict[str, Path]:
 
 
 def _key(name: str, skipped: str) -> str:
-    parts = Path(name).with_suffix("").parts
+    path = Path(name)
+    parts = path.with_suffix("").parts if path.name else ()
     return "/".join(part for part in parts if part not in (skipped, "images"))
 
 
@@ -377,7 +384,8 @@ def set_pictures(about: Described, split: str, pictures: Callable[[], list[Path]
         path = _place(about, entry)
         if path is None:
             raise DataError(
-                f"{about.path}: {split} is {entry}, which is not below {about.root}; correct it."
+                f"{about.path}: {split} is {entry:.80}, which is not below {about.root}; "
+                "correct it."
             )
         if path.is_dir():
             inside = path.resolve()
@@ -397,7 +405,7 @@ def _place(about: Described, entry: str) -> Path | None:
     # Roboflow writes ../train/images of a folder that lies beside the file.
     inner = Path(*[part for part in given.parts if part not in ("..", ".", "/")] or ["."])
     for path in (about.root / given, about.root / inner, given):
-        if path.exists():
+        if is_file(path) or is_folder(path):
             return path
     return None
 
@@ -408,6 +416,6 @@ def _listed(about: Described, listing: Path, line: str) -> Path:
     for start in (about.root, listing.parent):
         for i in range(len(parts)):
             path = start.joinpath(*parts[i:])
-            if path.is_file():
+            if is_file(path):
                 return path
     return about.root / line
