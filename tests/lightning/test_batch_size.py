@@ -48,7 +48,9 @@ def test_auto__trains_on_a_cpu_with_eight_and_says_so(ready, capsys):
 
 
 def test_trial__steps_on_the_fullest_picture_and_leaves_the_module_alone(ready, monkeypatch):
-    _, module, data = ready
+    trainer, module, data = ready
+    if not trainer.global_step:  # where this test runs alone
+        trainer.fit(module, datamodule=data)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     network, replicas = module.network, module.replicas
     trial = Trial(module, data, torch.device("cpu"))
