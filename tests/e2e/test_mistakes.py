@@ -117,6 +117,7 @@ def test_bad_data__stops_before_training(coco, folder, change, words, capsys, mo
         (["model.num_init_channels=8192"], "GB"),
         (["trainer.devices=abc"], "devices"),
         (["trainer.devices=9999"], "starts as many processes"),
+        (["callbacks.best.init_args.monitor=''"], "monitor is empty: name a metric"),
         (["trainer.accelerator=gpu"], "gpu"),
         (["trainer.max_steps=-2"], "trainer.max_steps"),
         (["trainer.limit_val_batches=2.5"], "trainer.limit_val_batches"),

@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from deepmac.errors import UserError
 from deepmac.lightning.callbacks.metrics_csv import MetricsCsv
 
 
@@ -60,3 +61,17 @@ def test_other_commands__leave_a_trainings_file_alone(tmp_path):
     other.leave_alone()
     log(other, 0, a=9.0)
     assert [row["a"] for row in rows(tmp_path)] == ["1.0"]
+
+
+def test_row_with_more_values_than_columns__is_told_and_the_file_left(tmp_path):
+    table = MetricsCsv(str(tmp_path))
+    table.start()
+    log(table, 0, b=0.5)
+    kept = table.sync()
+    path = tmp_path / "metrics.csv"
+    path.write_text(damaged := path.read_text().replace("0.5", "0.5,7,8"))
+    again = MetricsCsv(str(tmp_path))
+    again.go_on(kept, None)
+    with pytest.raises(UserError, match="more values than there are columns"):
+        log(again, 1, b=1.5)
+    assert path.read_text() == damaged

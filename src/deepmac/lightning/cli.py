@@ -165,6 +165,11 @@ class DeepMACCLI(SettingsCLI):
             for entry in settings.trainer.get(group) or []:
                 check_installed(entry.class_path)
                 arguments = entry.get("init_args") or Namespace()
+                if arguments.get("monitor") == "":
+                    raise ConfigError(
+                        f"{entry.class_path.rpartition('.')[2]}: monitor is empty: name a metric, "
+                        "such as mask/AP/all"
+                    )
                 if arguments.get("monitor") is not None:
                     arguments.monitor = monitored(arguments.monitor, detector=detector)
                 if arguments.get(key) is not None:

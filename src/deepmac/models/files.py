@@ -22,6 +22,7 @@ from deepmac.models.refining import Refine
 from deepmac.nn.deepmac import DeepMAC, is_of_detector
 from deepmac.nn.deepmarc.model import DeepMARC
 from deepmac.nn.network import SegmentationNetwork
+from deepmac.nn.ranges import check_declared
 
 NETWORKS: dict[str, type[DeepMAC] | type[DeepMARC]] = {"deepmac": DeepMAC, "deepmarc": DeepMARC}
 
@@ -88,8 +89,10 @@ def build_model(card: ModelCard, *, source: str) -> SegmentationNetwork:
             f"{source} describes a network of the system {card.system!r}, which this version does "
             f"not know: it has {' and '.join(NETWORKS)}"
         )
+    kind = NETWORKS[card.system]
     try:
-        model = NETWORKS[card.system](
+        check_declared(kind, card.network)
+        model = kind(
             num_classes=len(card.class_map), normalization=card.normalization, **card.network
         )
     except (TypeError, ValueError, RuntimeError) as error:

@@ -6,8 +6,10 @@ against it, from the command line as from a script.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
@@ -45,6 +47,34 @@ class Range:
             high = f"below {self.high}" if self.open_high else f"at most {self.high}"
             return f"{low} and {high}"
         return f"{self.low} to {self.high}"
+
+
+def check_declared(kind: type, given: Mapping[str, Any]) -> None:
+    """Hold arguments that a file names against the signature of ``kind``.
+
+    Raises:
+        ValueError: one has another type than declared, or lies out of its range.
+    """
+    declared = get_type_hints(kind.__init__, include_extras=True)  # type: ignore[misc]
+    for name, value in given.items():
+        if name in declared and not _fits(value, declared[name]):
+            raise ValueError(f"{name} cannot be {value!r:.60}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        ranges = [one for one in arguments[1:] if isinstance(one, Range)]
+        return _fits(value, arguments[0]) and all(value in one for one in ranges)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is Literal:
+        return any(value is one or (type(value) is type(one) and value == one) for one in arguments)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return type(value) is int
+    return isinstance(value, hint) if hint in (str, bool, NoneType) else True
 
 
 PositiveInt = Annotated[int, Range(1)]

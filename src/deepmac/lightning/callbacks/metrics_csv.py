@@ -136,7 +136,10 @@ class _Table(KeptWriter):
         try:
             with self._path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
-                return list(islice(reader, rows)), list(reader.fieldnames or [])
+                found: list[Row] = list(islice(reader, rows))
+                if any(None in row for row in found):
+                    raise ValueError("a row has more values than there are columns")
+                return found, list(reader.fieldnames or [])
         except (ValueError, csv.Error) as error:
             raise UserError(
                 f"{self._path} is damaged ({error}): move it away, and the run goes on without the "
