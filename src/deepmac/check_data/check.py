@@ -71,9 +71,10 @@ def check_data(settings: Mapping[str, Any], out_dir: str | Path) -> Report:
     found: list[Problem] = []
     sets: dict[str, CocoIndex] = {}
     for name in ("train", "val"):
+        told = frozenset(found)  # sets of one file have its problems in common
         try:
             sets[name] = _read(name, root, settings)
-            found.extend(sets[name].problems)
+            found.extend(p for p in sets[name].problems if p not in told)
         except DataError as error:
             place = settings.get(f"{name}_json") or root or "."
             if (
@@ -82,11 +83,12 @@ def check_data(settings: Mapping[str, Any], out_dir: str | Path) -> Report:
                 and "no split val" in str(error)
             ):
                 continue
-            found.append(Problem("unusable set", str(error), Path(place)))
+            said = [Problem("unusable set", str(error), Path(place))]
             if isinstance(error, UnusableSet):
-                found.extend(error.problems)
+                said += error.problems
                 if error.index is not None:
                     sets[name] = error.index
+            found.extend(p for p in said if p not in told)
     if len(sets) == 2:
         found.extend(_compare(sets["train"], sets["val"]))
     split = None
@@ -96,7 +98,6 @@ def check_data(settings: Mapping[str, Any], out_dir: str | Path) -> Report:
         found.extend(fault)
         picture, undrawn = _draw(sets, split, out_dir / "check_data.png")
         found.extend(undrawn)
-    found = list(dict.fromkeys(found))  # what one file's two sets have in common is told once
     return Report(
         sets=sets,
         statistics={name: count(index) for name, index in sets.items()},
