@@ -71,10 +71,9 @@ def check_data(settings: Mapping[str, Any], out_dir: str | Path) -> Report:
     found: list[Problem] = []
     sets: dict[str, CocoIndex] = {}
     for name in ("train", "val"):
-        told = frozenset(found)  # sets of one file have its problems in common
         try:
             sets[name] = _read(name, root, settings)
-            found.extend(p for p in sets[name].problems if p not in told)
+            found.extend(sets[name].problems)
         except DataError as error:
             place = settings.get(f"{name}_json") or root or "."
             if (
@@ -83,12 +82,13 @@ def check_data(settings: Mapping[str, Any], out_dir: str | Path) -> Report:
                 and "no split val" in str(error)
             ):
                 continue
-            said = [Problem("unusable set", str(error), Path(place))]
+            unusable = Problem("unusable set", str(error), Path(place))
+            if unusable not in found:  # both sets of one file are
+                found.append(unusable)
             if isinstance(error, UnusableSet):
-                said += error.problems
+                found.extend(error.problems)
                 if error.index is not None:
                     sets[name] = error.index
-            found.extend(p for p in said if p not in told)
     if len(sets) == 2:
         found.extend(_compare(sets["train"], sets["val"]))
     split = None
