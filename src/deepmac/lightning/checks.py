@@ -50,6 +50,9 @@ def check_numbers(settings: Namespace) -> None:
     Raises:
         ConfigError: one is out of its range.
     """
+    for name in ("model", "data", "trainer"):
+        if not isinstance(found := settings.get(name), Namespace):
+            raise ConfigError(f"{name} is {found!r:.60}, and holds settings by their names")
     check_arguments("", {"seed_everything": settings.get("seed_everything")}, _Run)
     check_arguments("trainer", vars(settings.trainer), _Trainer)
     _check_processes(settings.trainer)

@@ -45,8 +45,8 @@ def chosen_system(config: Mapping[str, Any] | None, options: Iterable[str]) -> s
             name = value
         elif option in ("--config", "-c"):
             name = _of_file(Path(value)) or name
-    if name not in SYSTEMS:
-        raise ConfigError(f"there is no system {name!r}; there are {' and '.join(SYSTEMS)}")
+    if not isinstance(name, str) or name not in SYSTEMS:
+        raise ConfigError(f"there is no system {name!r:.60}; there are {' and '.join(SYSTEMS)}")
     return str(name)
 
 
