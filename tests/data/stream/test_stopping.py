@@ -18,6 +18,11 @@ def processes(group):
     return sum(int(row[0]) == group and not row[1].startswith("Z") for row in rows)
 
 
+def heard():
+    """Ctrl-C, which a shell's background jobs and all that they start ignore."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize(
     ("how", "status", "said"),
     [
@@ -31,8 +36,9 @@ def test_stopped__leaves_no_process_and_goes_on(folder, tmp_path, how, status, s
     command = [sys.executable, "-m", "deepmac", "shard", f"data.root={folder}", "--out", str(out)]
     command += ["--chunk-mb", "0.001", "--workers", "2"]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
-    )
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0,
+        preexec_fn=heard,
+    )  # fmt: skip
     try:
         while process.poll() is None and not list(out.rglob("*.chunk")):
             time.sleep(0.002)
