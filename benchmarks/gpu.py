@@ -128,7 +128,7 @@ def big_training(card: Card) -> Findings:
     peak = matrix_peak(card)
     found: Findings = {"matrix_peak_tflops": peak, "step_tflop": _step_flops(card) / 1e12}
     found["batches"] = {}
-    for images in (1,) if card.tiny else (16, 32, 64):  # below 64 the processor holds it up
+    for images in (1,) if card.tiny else (16, 32, 64):  # at 16 an H100 waits for the processor
         if not _speed_into(found["batches"].setdefault(images, {}), card, card.big, images):
             break
     torch.backends.cudnn.benchmark = True  # pays where the boxes of every batch are as many
@@ -174,7 +174,7 @@ def _best(found: Findings) -> Findings:
 
 
 def _kernels(card: Card, network: dict[str, Any], images: int) -> dict[str, float]:
-    """Milliseconds of a training step by the operator that spent them, the longest ten."""
+    """Milliseconds of a training step by the operator that spent them, the longest of them."""
     from torch.profiler import ProfilerActivity, profile
 
     step = _training_step(card, _module(network), images, 7)

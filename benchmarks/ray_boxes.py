@@ -61,7 +61,7 @@ class Disk(SegmentationNetwork):
         return images
 
     def detect(self, stage: Any, true_sizes: Tensor | None = None) -> Detections:
-        raise NotImplementedError
+        raise NotImplementedError("a stub for given boxes")
 
     def mask_probabilities(
         self,

@@ -6,10 +6,10 @@ import math
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from deepmac.errors import ConfigError
-from deepmac.nn.ranges import Range
+from deepmac.nn.ranges import Range, is_of
 
 
 def check_arguments(
@@ -48,7 +48,7 @@ def _faults(name: str, kind: Any, value: Any) -> Iterator[str]:
             yield f"{name}={shown(value)} is out of its range: {ranges[0]!r}"
         yield from _faults(name, base, value)
     elif get_origin(kind) in (Union, types.UnionType):
-        found = [list(_faults(name, part, value)) for part in get_args(kind) if _is_of(part, value)]
+        found = [list(_faults(name, part, value)) for part in get_args(kind) if is_of(part, value)]
         if found and all(found):
             yield found[0][0]
     elif isinstance(value, list | tuple):
@@ -68,19 +68,6 @@ def _takes_null(kind: Any) -> bool:
     if get_origin(base) in (Union, types.UnionType):
         return any(_takes_null(part) for part in get_args(base))
     return base in (None, type(None), Any)
-
-
-def _is_of(kind: Any, value: Any) -> bool:
-    """Whether a part of a union is the one that a value belongs to."""
-    base = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    if get_origin(base) is Literal:
-        return value in get_args(base)
-    base = get_origin(base) or base
-    if base is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if base is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return not isinstance(base, type) or isinstance(value, base)
 
 
 def shown(value: Any, width: int = 60) -> str:

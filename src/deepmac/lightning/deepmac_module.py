@@ -91,8 +91,8 @@ class DeepMACSystem(SegmentationModule):
     def compile_network(self, network: SegmentationNetwork) -> None:
         """Backbone and prediction heads; the mask head's rows change with every batch.
 
-        An hourglass is compiled block by block: hourglass-104's 82 are of 14 kinds, each compiled
-        once, where the whole takes many minutes.
+        An hourglass is compiled block by block: hourglass-104's 82 are of 14 kinds, and each kind
+        is compiled once.
         """
         assert isinstance(network, DeepMAC)
         blocks = [part for part in network.backbone.modules() if isinstance(part, Residual)]

@@ -21,8 +21,8 @@ VARIABLE = "DEEPMAC_EXTENSIONS"
 
 
 def is_path(name: str) -> bool:
-    """Whether a name is a dotted path to something in a module; no other value is."""
-    parts = name.split(".") if isinstance(name, str) else []
+    """Whether a name is a dotted path to something in a module."""
+    parts = name.split(".")
     return len(parts) > 1 and all(part.isidentifier() for part in parts)
 
 

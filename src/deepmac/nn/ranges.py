@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor
@@ -61,20 +61,24 @@ def check_declared(kind: type, given: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} cannot be {value!r:.60}")
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        ranges = [one for one in arguments[1:] if isinstance(one, Range)]
-        return _fits(value, arguments[0]) and all(value in one for one in ranges)
-    if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in arguments)
-    if origin is Literal:
-        return any(value is one or (type(value) is type(one) and value == one) for one in arguments)
-    if hint is float:
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(kind))
+    ranges = [note for note in getattr(kind, "__metadata__", ()) if isinstance(note, Range)]
+    return is_of(kind, value) and all(value in one for one in ranges)
+
+
+def is_of(kind: Any, value: Any) -> bool:
+    """Whether a value has a type that is no union, whatever its range; numbers are no bools."""
+    base = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(base) is Literal:
+        return value in get_args(base)
+    base = get_origin(base) or base
+    if base is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return type(value) is int
-    return isinstance(value, hint) if hint in (str, bool, NoneType) else True
+    if base is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return not isinstance(base, type) or isinstance(value, base)
 
 
 PositiveInt = Annotated[int, Range(1)]
