@@ -6,6 +6,7 @@ objects. Both doors end in :func:`deepmac.lightning.cli.run`.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,7 @@ _TOOLS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``deepmac`` command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _print_anything()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_HELP, end="")
         return 0
@@ -87,6 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     meant = f"did you mean {close[0]}? " if close else ""
     print(f"deepmac: no command {command!r}; {meant}There are {known}", file=sys.stderr)
     return 2
+
+
+def _print_anything() -> None:
+    """A name in a file may hold what no terminal can show: it is printed as its escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def words_for_hydra(words: Sequence[str]) -> list[str]:

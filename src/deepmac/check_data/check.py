@@ -179,7 +179,7 @@ def _root(settings: Mapping[str, Any]) -> Path | str | None:
         return ensure_shapes(root, **given)
     if root is None:
         return Path(".") if settings.get("train_json") else None
-    return Path(root).expanduser()
+    return Path(os.path.expanduser(root))
 
 
 def _split(spec: Any, index: CocoIndex) -> tuple[Split, list[Problem]]:

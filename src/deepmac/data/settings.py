@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -46,7 +47,7 @@ def data_folder(settings: Settings) -> Path:
         )
     if settings.get("root") is None and settings.get("train_json") is None:
         raise ConfigError("data.root is not set: give the folder of the data set")
-    return Path(settings.get("root") or ".").expanduser()
+    return Path(os.path.expanduser(settings.get("root") or "."))
 
 
 def _check_draws_nothing_into(root: Path) -> None:
@@ -239,7 +240,7 @@ def _as_paths(located: tuple[Path, Path]) -> tuple[tuple[Path, ...], Path]:
 
 
 def _folder(root: Path, given: Any) -> Path:
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))
     return root / path if (root / path).is_dir() else path
 
 

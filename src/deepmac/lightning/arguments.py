@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from deepmac.errors import ConfigError
+from deepmac.lightning.flat import leaves
 from deepmac.nn.ranges import Range, is_of
 
 
@@ -33,6 +35,22 @@ def check_arguments(
                 full = f"{prefix}.{name}" if prefix else name
                 for fault in _faults(full, kind, values[name]):
                     raise ConfigError(fault)
+
+
+def check_whole_numbers(settings: Any, place: str = "") -> None:
+    """Refuse what no float holds, before the parser meets it.
+
+    Args:
+        settings: nested.
+        place: where they stand, for the message.
+
+    Raises:
+        ConfigError: a whole number of hundreds of digits.
+    """
+    for name, value in leaves(settings, into_lists=True):
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            where = f"{place}: " if place else ""
+            raise ConfigError(f"{where}{name}={shown(value)} is no number to compute with")
 
 
 def _faults(name: str, kind: Any, value: Any) -> Iterator[str]:

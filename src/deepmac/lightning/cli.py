@@ -14,11 +14,12 @@ from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, Timer
 from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from deepmac.errors import ConfigError, Interrupted, UserError, one_sentence
 from deepmac.evaluation import format_table
 from deepmac.files import write_atomically
+from deepmac.lightning.arguments import check_whole_numbers
 from deepmac.lightning.callbacks.evaluation import EvaluateCoco, monitored
 from deepmac.lightning.callbacks.final_evaluation import FinalEvaluation
 from deepmac.lightning.callbacks.last_checkpoint import LastCheckpoint
@@ -80,6 +81,7 @@ def run(
         options = todays_options(options, Path(folder))
         system = chosen_system(config, options)
         if config is not None:
+            check_whole_numbers(config)
             path = Path(folder) / "composed.yaml"
             path.write_text(yaml.safe_dump(config, sort_keys=False))
             arguments += ["--config", str(path)]
@@ -105,6 +107,8 @@ def run(
                 raise UserError(_peer_lost(trainer, Path(run_dir))) from error
             if trainer is not None and is_of_restoring(error):
                 raise damaged(trainer.ckpt_path, error) from error
+            if isinstance(error, MisconfigurationException):  # Lightning's word for: settings
+                raise ConfigError(one_sentence(error)) from error
             raise
         except (SystemExit, KeyboardInterrupt) as error:
             raise _interrupted(error, command, DeepMACCLI.running, Path(run_dir)) from error
@@ -142,7 +146,14 @@ class DeepMACCLI(SettingsCLI):
         """
         try:
             self.config = parser.parse_args(args)
-        except (ArgumentError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+        except (
+            ArgumentError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            OSError,
+            yaml.YAMLError,
+        ) as error:
             raise ConfigError(one_sentence(error)) from error
         check_numbers(self.config[self.command])
 

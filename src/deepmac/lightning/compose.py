@@ -40,7 +40,7 @@ def take_config_dir(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
         if name not in ("--config-dir", "-cd"):
             rest.append(word)
             continue
-        folder = Path(value if equals else next(words, "")).expanduser().absolute()
+        folder = Path(os.path.expanduser(value if equals else next(words, ""))).absolute()
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
         folders.append(folder)

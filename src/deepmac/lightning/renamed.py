@@ -10,6 +10,7 @@ import yaml
 
 from deepmac.errors import ConfigError
 from deepmac.files import parse_yaml
+from deepmac.lightning.arguments import check_whole_numbers
 from deepmac.lightning.flat import leaves
 
 WEAK_LOSSES = ("box_consistency", "color_consistency", "self_supervision", "point_supervision")
@@ -65,12 +66,14 @@ def todays_file(path: Path, folder: Path) -> Path:
         folder: where another one is written if this one has old names.
 
     Raises:
-        ConfigError: a setting that the data had for itself contradicts the model's.
+        ConfigError: a setting that the data had for itself contradicts the model's, or a number is
+            too large for any.
     """
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return path
+    check_whole_numbers(content, str(path))
     old = [
         said
         for name, value in leaves(content, into_lists=True)

@@ -1,5 +1,6 @@
 """Finding the annotation file and the image folder of a data set."""
 
+import os
 from pathlib import Path
 
 from deepmac.errors import DataError
@@ -31,7 +32,7 @@ def locate_coco(
             f"no place to look for the {split} set; give the folder of the data set (data.root) "
             "or both its annotation file and its image folder."
         )
-    root = None if root is None else Path(root).expanduser()
+    root = None if root is None else Path(os.path.expanduser(root))
     if root is not None and not root.is_dir() and (json is None or image_dir is None):
         raise DataError(f"the data set folder {root} does not exist; check data.root.")
     names = [f"annotations/instances_{split}{year}.json" for year in ("", "2017")]
@@ -45,7 +46,7 @@ def _choose(
     root: Path | None, given: str | Path | None, usual: list[str], what: str, *, folder: bool
 ) -> Path:
     if given is not None:
-        path = Path(given).expanduser()
+        path = Path(os.path.expanduser(given))
         candidates = [root / path, path] if root is not None else [path]
     else:
         assert root is not None

@@ -70,7 +70,9 @@ class _About(msgspec.Struct):
 def cache_folder() -> Path:
     """``DEEPMAC_CACHE``, else ``~/.cache/deepmac``."""
     configured = os.environ.get("DEEPMAC_CACHE")
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "deepmac"
+    return (
+        Path(os.path.expanduser(configured)) if configured else Path.home() / ".cache" / "deepmac"
+    )
 
 
 def place(json_path: Path, *settings: object) -> Path | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,8 +122,8 @@ def _described(path: Path, content: dict[str, Any]) -> Described:
             sets[split] = [e for e in entries if isinstance(e, str) and e.strip()]
     root = path.parent
     if isinstance(content.get("path"), str):
-        given = Path(content["path"]).expanduser()
-        root = next((p for p in (root / given, given) if p.is_dir()), root)
+        given = Path(os.path.expanduser(content["path"]))
+        root = next((p for p in (root / given, given) if is_folder(p)), root)
     return Described(path, names, numbers, sets, root)
 
 
@@ -401,7 +402,7 @@ def set_pictures(about: Described, split: str, pictures: Callable[[], list[Path]
 
 def _place(about: Described, entry: str) -> Path | None:
     entry = entry.strip().replace("\\", "/")
-    given = Path(entry).expanduser()
+    given = Path(os.path.expanduser(entry))
     # Roboflow writes ../train/images of a folder that lies beside the file.
     inner = Path(*[part for part in given.parts if part not in ("..", ".", "/")] or ["."])
     for path in (about.root / given, about.root / inner, given):

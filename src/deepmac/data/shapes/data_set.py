@@ -147,7 +147,9 @@ def write_shapes(
 
 def _default_cache() -> Path:
     configured = os.environ.get("DEEPMAC_CACHE")
-    return Path(configured).expanduser() if configured else Path.home() / ".cache" / "deepmac"
+    return (
+        Path(os.path.expanduser(configured)) if configured else Path.home() / ".cache" / "deepmac"
+    )
 
 
 def _is_written(folder: Path, settings: _Settings) -> bool:

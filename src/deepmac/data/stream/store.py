@@ -58,7 +58,9 @@ class Store:
     """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
-        self.place = str(place).rstrip("/") if is_url(place) else str(Path(place).expanduser())
+        self.place = (
+            str(place).rstrip("/") if is_url(place) else str(Path(os.path.expanduser(place)))
+        )
         if self.place.startswith("file://"):
             self.place = self.place.removeprefix("file://")
         self.folder: Path | None = None if is_url(self.place) else Path(self.place)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from deepmac.data.annotations.pictures import is_file
 from deepmac.data.annotations.segmentation import find_fault, is_absent, segmentation_rle
 from deepmac.data.file_parts import part_of
 from deepmac.files import copy_file
@@ -97,9 +98,9 @@ def place_picture(picture: Path, place: Path, *, link: bool = False) -> bool:
     if (part := part_of(picture)) is not None:
         place.write_bytes(part.read())
         return True
-    source = picture.resolve()
-    if not source.is_file():
+    if not is_file(picture):
         return False
+    source = picture.resolve()
     if link:
         with suppress(OSError):
             os.link(source, place)

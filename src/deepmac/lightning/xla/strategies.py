@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,7 +242,7 @@ class _Reacting:
 def keep_graphs(folder: str | None) -> None:
     """Read and write compiled graphs in a folder of this process's own: they name its device."""
     if folder is not None:
-        path = Path(folder).expanduser().absolute() / f"process_{xla.process_index()}"
+        path = Path(os.path.expanduser(folder)).absolute() / f"process_{xla.process_index()}"
         path.mkdir(parents=True, exist_ok=True)
         xla.initialize_cache(str(path))
 
