@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from deepmac.lightning.callbacks.evaluation import EvaluateCoco
-from deepmac.lightning.callbacks.metrics_csv import MetricsCsv
+from deepmac.lightning.callbacks.metrics_csv import MetricsCsv, Row
+from deepmac.lightning.checkpoint_files import damaged
 from deepmac.lightning.private import count_logged_steps, pending_row
+from deepmac.lightning.states import check_callbacks, check_training
 
 KEY = "deepmac_metrics"
 """The checkpoint's entry: how many rows ``metrics.csv`` has, and the one that is about to come."""
@@ -20,6 +23,7 @@ class Resumption(Callback):
 
     def __init__(self) -> None:
         self._scored_step = -1
+        self._checkpoint: dict[str, Any] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Only a training writes a training's file."""
@@ -55,15 +59,50 @@ class Resumption(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Of a training that goes on."""
+        """Of a training that goes on.
+
+        Raises:
+            ValueError: the states of a callback are not its own.
+        """
         if trainer.state.fn != "fit":
             return
+        check_callbacks(trainer, checkpoint.get("callbacks"))
+        self._checkpoint = checkpoint
         told = checkpoint.get(KEY)
-        if told is not None and told.get("scored"):
+        if told is None:
+            return
+        rows, pending, scored = _read(told)
+        if scored:
             self._scored_step = checkpoint["global_step"]
-        if told is not None and trainer.is_global_zero:
+        if trainer.is_global_zero:
             for logger in _tables(trainer):
-                logger.go_on(int(told["rows"]), told["pending"])
+                logger.go_on(rows, pending)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """There are optimizers now, which have not taken over their states yet.
+
+        Raises:
+            UserError: those states, or the loops', are not what a training writes.
+        """
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None:
+            try:
+                check_training(trainer, checkpoint)
+            except ValueError as error:
+                raise damaged(trainer.ckpt_path, error) from error
+
+
+def _read(told: Any) -> tuple[int, Row | None, bool]:
+    """The checkpoint's entry; what Lightning logs is a number or a text."""
+    if isinstance(told, dict):
+        rows, pending, scored = (told.get(name) for name in ("rows", "pending", "scored"))
+        row = pending is None or (
+            isinstance(pending, dict)
+            and all(isinstance(k, str) and isinstance(v, int | float) for k, v in pending.items())
+        )
+        if row and isinstance(rows, int) and 0 <= rows < sys.maxsize:
+            return rows, pending, scored is True
+    raise ValueError(f"{KEY} is {told!r:.40}")
 
 
 def _tables(trainer: pl.Trainer) -> list[MetricsCsv]:
