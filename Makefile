@@ -28,7 +28,7 @@ train: $(STAMP)  ## Train the default experiment on the generated shapes and pri
 	$(BIN)/python train.py $(ARGS)
 
 test: $(STAMP)  ## The tests, under ten minutes on two cores.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal $(ARGS)
 
 test-slow: $(STAMP)  ## The tests that take minutes each, and the notebooks.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(ARGS)
