@@ -23,6 +23,8 @@ DAMAGES: list[tuple[tuple[Any, ...], Any]] = [
     (("loops", "fit_loop", "epoch_progress", "total", "started"), 10**30),
     ((*ADAM, "param_groups", 0, "betas"), 5),
     ((*ADAM, "param_groups", 0, "lr"), 10**400),
+    ((*ADAM, "param_groups", 0, "lr"), 1e300),
+    ((*ADAM, "param_groups", 0), {"params": [0, 1]}),
     ((*ADAM, "param_groups", 0, "amsgrad"), None),
     ((*ADAM, "state", 0, "exp_avg"), 5),
     ((*ADAM, "state", 1, "step"), None),
@@ -95,7 +97,8 @@ def test_other_types__are_named(checkpoint, tmp_path, place, value):
     for key in place[:-1]:
         holder = holder[key]
     holder[place[-1]] = value
-    named = "optimizer_states.state" if "state" in place else str(place[-1])
+    named = next((str(key) for key in reversed(place) if isinstance(key, str)), "")
+    named = "optimizer_states.state" if "state" in place else named
     with pytest.raises(ValueError, match=named):
         trained(tmp_path, Checks(content))
 

@@ -7,16 +7,16 @@ epoch, later and far from the file.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 _LARGEST = 2**53
-_LARGEST_NUMBER = sys.float_info.max
+_LARGEST_NUMBER = torch.finfo(torch.float32).max
 _KNOWN = ("deepmac.", "pytorch_lightning.")
 """Packages whose callbacks keep one type for each of their states."""
 
@@ -63,6 +63,8 @@ def check_training(trainer: pl.Trainer, checkpoint: Mapping[str, Any]) -> None:
     for optimizer, given in zip(trainer.optimizers, optimizers, strict=False):
         name = "optimizer_states"
         _compare(name, {"param_groups": optimizer.state_dict()["param_groups"]}, given)
+        if not all("lr" in group for group in given["param_groups"]):
+            raise ValueError(f"{name}.param_groups lacks 'lr'")
         _check_moments(f"{name}.state", given.get("state", {}))
     schedules = _sequence("lr_schedulers", checkpoint.get("lr_schedulers", []))
     for config, given in zip(trainer.lr_scheduler_configs, schedules, strict=False):
