@@ -26,6 +26,7 @@ DAMAGES: list[tuple[tuple[Any, ...], Any]] = [
     ((*ADAM, "param_groups", 0, "lr"), 1e300),
     ((*ADAM, "param_groups", 0), {"params": [0, 1]}),
     ((*ADAM, "param_groups", 0, "amsgrad"), None),
+    ((*ADAM, "state"), []),
     ((*ADAM, "state", 0, "exp_avg"), 5),
     ((*ADAM, "state", 1, "step"), None),
     ((*ADAM, "state", 1), []),

@@ -63,7 +63,7 @@ def check_training(trainer: pl.Trainer, checkpoint: Mapping[str, Any]) -> None:
     for optimizer, given in zip(trainer.optimizers, optimizers, strict=False):
         name = "optimizer_states"
         _compare(name, {"param_groups": optimizer.state_dict()["param_groups"]}, given)
-        if not all("lr" in group for group in given["param_groups"]):
+        if not all("lr" in group for group in given.get("param_groups", [])):
             raise ValueError(f"{name}.param_groups lacks 'lr'")
         _check_moments(f"{name}.state", given.get("state", {}))
     schedules = _sequence("lr_schedulers", checkpoint.get("lr_schedulers", []))
