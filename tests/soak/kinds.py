@@ -17,6 +17,7 @@ from PIL import Image
 
 from data.annotations import exports
 from deepmac.cli import main
+from deepmac.data.annotations.pictures import walk_files
 from deepmac.data.annotations.read_boxes import read_boxes
 from deepmac.data.settings import read_annotations
 from deepmac.data.shapes.data_set import write_shapes
@@ -60,6 +61,8 @@ def _reads_back(format: str, out: Path, images: Path) -> bool:
     written = "*.txt" if format.startswith("yolo") else "[!r]*.json"  # not the report
     if format in ("yolo-seg", "yolo", "labelme") and any(out.rglob(written)):
         own = out / "images"
+        if own.is_dir() and not walk_files(own):
+            return True  # no picture was there, which was told
         boxes = out / "labels" if (out / "labels").is_dir() else out
         found = read_boxes(boxes, own if own.is_dir() else images)
         # A picture that is not there was told, and left out, when the masks were made.
