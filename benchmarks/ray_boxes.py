@@ -36,6 +36,7 @@ from deepmac.label.loading import IMAGES_TOGETHER
 from deepmac.label.masks.records import MaskOptions
 from deepmac.nn.backbones import Normalization, Normalize
 from deepmac.nn.centernet import Detections
+from deepmac.nn.clicks import Clicks
 from deepmac.nn.network import SegmentationNetwork
 
 WIDTH, HEIGHT, SIDE = 64, 48, 64
@@ -69,6 +70,7 @@ class Disk(SegmentationNetwork):
         boxes: Tensor,
         valid: Tensor | None = None,
         labels: Tensor | None = None,
+        clicks: Clicks | None = None,
     ) -> Tensor:
         return self.disk.expand(*boxes.shape[:2], *self.disk.shape)
 

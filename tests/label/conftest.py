@@ -15,17 +15,27 @@ from deepmac.models.files import write_model
 from deepmac.nn.deepmac import DeepMAC
 from networks import tiny_card, tiny_model
 
-CARD = tiny_card(classes=ClassMap((1, 2), ("ant", "bee"), frozenset({1})), pixel_embedding_dim=16)
+CARD = tiny_card(
+    classes=ClassMap((1, 2), ("ant", "bee"), frozenset({1})),
+    pixel_embedding_dim=16,
+    click_head="hourglass10",
+    click_channels=4,
+)
 
 
 def spread_masks(network: DeepMAC) -> None:
-    """Scale the mask head's last layer so that cells are foreground or not, more or less sure."""
+    """Scale the mask head's last layer so that cells are foreground or not, more or less sure.
+
+    A click head says something, too.
+    """
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     boxes = torch.tensor([[8.0, 8.0, 40.0, 30.0], [20.0, 5.0, 60.0, 60.0]]).expand(2, 2, 4)
     with torch.no_grad():
         last, stage = network.mask_head.project_out, network(images)[-1]
         last.weight.mul_(2 / network.mask_logits(stage, boxes).std())
         last.bias.sub_(network.mask_logits(stage, boxes).median())
+        if network.click_head is not None:
+            network.click_head.head.project_out.weight.normal_(std=2)
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,11 @@ def break_box(value):
     return change
 
 
+def break_points(job) -> None:
+    entry = job.content["annotations"][2]
+    entry["points"] = [[entry["bbox"][0] + 1, entry["bbox"][1] + 1, 1], [-5.0, 2.0, 1]]
+
+
 def repeat_annotation(job) -> None:
     job.content["annotations"][2]["id"] = job.content["annotations"][0]["id"]
 
@@ -88,6 +93,7 @@ FAULTS = {
     "box outside image": break_box([500, 50, 10, 10]),
     "malformed box": break_box([float("nan"), 1, 10, 10]),
     "three numbers": break_box([1, 1, 10]),
+    "malformed points": break_points,
     "duplicate annotation id": repeat_annotation,
     "unknown image id": unknown_image,
     "unknown category id": unknown_category,

@@ -89,7 +89,7 @@ def leftovers(folder: Path) -> list[str]:
 
 @pytest.fixture
 def few(data: SimpleNamespace, tmp_path: Path) -> Path:
-    """Five pictures, their boxes with scores, one mask of a person."""
+    """Five pictures, their boxes with scores, some with points, one mask of a person."""
     content = json.loads(data.train.read_text())
     content["images"] = content["images"][:5]
     kept = {image["id"] for image in content["images"]}
@@ -97,6 +97,9 @@ def few(data: SimpleNamespace, tmp_path: Path) -> Path:
     human = next(n for n, entry in enumerate(annotations) if entry["segmentation"])
     for n, entry in enumerate(annotations):
         entry["score"] = (n % 10) / 10
+        if n % 3 == 0:
+            x, y, width, height = entry["bbox"]
+            entry["points"] = [[x + width / 2, y + height / 2, n % 2]]
         if n != human:
             entry["segmentation"] = []
     path = tmp_path / "few.json"

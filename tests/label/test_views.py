@@ -98,7 +98,7 @@ def test_turned_box__is_shown_upright_and_its_mask_is_turned_back(degrees: float
     truth = drawn(box, degrees, size)
     pixels = np.repeat((truth * 255).astype(np.uint8)[..., None], 3, axis=2)
     (view,) = views_of(task_of([box], size, [degrees]), 256)
-    shown, within = put_upright(view, pixels, view.task.boxes, 256)
+    shown, within, _ = put_upright(view, pixels, view.task.boxes, 256)
     assert shown.shape == (256, 256, 3)
     x0, y0, x1, y1 = np.round(within[0]).astype(int)
     expected = np.zeros((256, 256), dtype=bool)

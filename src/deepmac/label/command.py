@@ -74,7 +74,11 @@ def _label(settings: LabelSettings) -> int:
     from deepmac.label.job import label
     from deepmac.models.files import load_model
 
-    report = label(load_model(settings.model), settings, prepared=prepared)
+    model = load_model(settings.model)
+    if marked := plan.with_points:
+        about = "" if model.takes_clicks else ", which this model does not take: boxes alone count"
+        _say(f"label: {counted(marked, 'annotation')} with points{about}")
+    report = label(model, settings, prepared=prepared)
     if report is None:
         return 0
     for line in summary(report, out):

@@ -150,6 +150,7 @@ def batch_records(
             picture=batch.pictures[number] if batch.pictures else None,
             places=batch.places[number] if batch.pictures else None,
             image_size=image_size,
+            points=batch.clicks[number] if network.takes_clicks else None,
         )
         turned = Turned(boxes, task.degrees) if task.degrees.any() else None
         yield from zip(task.rows.tolist(), mask_records(masks, options, turned), strict=True)
@@ -179,10 +180,20 @@ def batch_crops(
                 batch.boxes[some, :longest].to(device),
                 batch.valid[some, :longest].to(device),
                 laps(),
+                _clicks(network, batch, some, longest, device),
             )
         )
     crops: Floats = np.concatenate(parts)
     return crops
+
+
+def _clicks(
+    network: SegmentationNetwork, batch: LabelBatch, some: slice, boxes: int, device: torch.device
+) -> torch.Tensor | None:
+    """Those of some views, of a network that takes any."""
+    if batch.points is None or not network.takes_clicks:
+        return None
+    return batch.points[some, :boxes].to(device)
 
 
 class LabelModule(pl.LightningModule):

@@ -21,6 +21,7 @@ from deepmac.label.views import View, cut, put_upright, views_of
 from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.predict.boxes import scaled_boxes
 from deepmac.predict.letterbox import letterbox
+from deepmac.predict.points import Points, scaled_points
 
 IMAGES_TOGETHER = 16
 """Neighbours by position whose views may share a batch: what a mask is does not depend on how many
@@ -47,6 +48,8 @@ class LabelBatch:
         seconds: spent here.
         pictures: (H, W, 3) uint8 that each view shows, where masks are refined with them.
         places: (n, 4) xyxy boxes in those.
+        clicks: (n, K, 3) clicks in what each view shows.
+        points: (V, N, K, 3) the same in input pixels; None where no box has any.
     """
 
     part: int
@@ -61,6 +64,8 @@ class LabelBatch:
     seconds: float = 0.0
     pictures: list[NDArray[np.uint8]] = field(default_factory=list)
     places: list[NDArray[np.float64]] = field(default_factory=list)
+    clicks: list[Points] = field(default_factory=list)
+    points: Tensor | None = None
 
 
 class _Share(NamedTuple):
@@ -128,6 +133,7 @@ class BatchDataset(Dataset[LabelBatch]):
         good: list[ImageTask] = []
         images, asked, scaled = [], [], []
         errors, pictures, places = [], [], []
+        clicks, scaled_clicks = [], []
         for view in share.views:
             task = view.task
             try:
@@ -135,12 +141,14 @@ class BatchDataset(Dataset[LabelBatch]):
             except ImageFileError as error:
                 errors.append((task, error.kind, str(error)))
                 continue
-            shown, boxes, within = self._shown(view, pixels)
+            shown, boxes, within, marks = self._shown(view, pixels)
             entry = letterbox(shown, self.image_size, self.conventions)
             good.append(task)
             images.append(entry.image)
             asked.append(boxes)
             scaled.append(scaled_boxes(within, shown.shape[:2], entry.true_size))
+            clicks.append(marks)
+            scaled_clicks.append(scaled_points(marks, shown.shape[:2], entry.true_size))
             if self.keep_pictures:
                 pictures.append(shown)
                 places.append(within)
@@ -158,6 +166,8 @@ class BatchDataset(Dataset[LabelBatch]):
             time.perf_counter() - started,
             pictures,
             places,
+            clicks,
+            _padded_clicks(scaled_clicks, padded.shape[1]),
         )
 
     def _pixels(self, task: ImageTask) -> NDArray[np.uint8]:
@@ -169,19 +179,31 @@ class BatchDataset(Dataset[LabelBatch]):
 
     def _shown(
         self, view: View, pixels: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
-        """What the network is shown; the boxes in the picture, and the boxes in what is shown."""
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64], Points]:
+        """What the network is shown; boxes in the picture; boxes and clicks in what is shown."""
         task = view.task
         if task.degrees.any():
             boxes = enlarged(task.boxes, self.box_margin)
-            shown, within = put_upright(view, pixels, boxes, self.image_size)
-            return shown, boxes, within
+            shown, within, clicks = put_upright(view, pixels, boxes, self.image_size)
+            return shown, boxes, within, clicks
         boxes = enlarged(task.boxes, self.box_margin, task.size)
-        return cut(view, pixels), boxes, boxes - np.tile(view.window[:2], 2)
+        corner = np.array(view.window[:2], dtype=np.float64)
+        clicks = task.points - np.append(corner, 0)
+        return cut(view, pixels), boxes, boxes - np.tile(corner, 2), clicks
 
 
 def _from_file(task: ImageTask) -> NDArray[np.uint8]:
     return read_image(task.path, task.size)
+
+
+def _padded_clicks(clicks: Sequence[Points], boxes: int) -> Tensor | None:
+    most = max((some.shape[1] for some in clicks), default=0)
+    if not most:
+        return None
+    padded = torch.full((len(clicks), boxes, most, 3), torch.nan)
+    for row, own in enumerate(clicks):
+        padded[row, : own.shape[0], : own.shape[1]] = torch.from_numpy(own.astype(np.float32))
+    return padded
 
 
 def _padded(boxes: Sequence[NDArray[np.float64]]) -> tuple[Tensor, Tensor]:

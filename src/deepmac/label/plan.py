@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from deepmac.data.annotations.box_file import BoxFile
 from deepmac.data.annotations.doubts import is_only_its_box
 from deepmac.data.annotations.pictures import is_file, picture_sizes, require_folder, spelled
+from deepmac.data.annotations.points import is_ours, read_points
 from deepmac.data.annotations.problems import Problem, describe_kinds
+from deepmac.data.annotations.records import Point
 from deepmac.data.annotations.segmentation import find_fault, is_absent
 from deepmac.data.annotations.turned import turned_box
 from deepmac.data.images import MAX_PIXELS, ImageFileError, check_image
@@ -24,6 +26,7 @@ from deepmac.errors import DataError
 from deepmac.label.choice import TOO_MANY, Choice, is_of_model
 from deepmac.label.settings import OnError
 from deepmac.predict.boxes import box_fault
+from deepmac.predict.points import Points, padded_points, point_fault
 
 _FEWEST, _MOST = 16, 1024
 _MANY_PARTS = 1024
@@ -52,6 +55,8 @@ class ImageTask:
         boxes: (n, 4) float64 xyxy in pixels; may reach out of the image.
         degrees: (n,) float64, by which each box is turned about its centre, clockwise on the
             screen; none is turned by default.
+        points: (n, K, 3) float64 clicks x, y in pixels and label, NaN where there is no further
+            one; none by default.
     """
 
     position: int
@@ -60,16 +65,18 @@ class ImageTask:
     rows: NDArray[np.int64]
     boxes: NDArray[np.float64]
     degrees: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    points: Points = field(default_factory=lambda: np.zeros((0, 0, 3)))
 
     def __post_init__(self) -> None:
         if len(self.degrees) != len(self.rows):
             object.__setattr__(self, "degrees", np.zeros(len(self.rows)))
+        if len(self.points) != len(self.rows):
+            object.__setattr__(self, "points", np.zeros((len(self.rows), 0, 3)))
 
     def some(self, rows: NDArray[np.int64]) -> ImageTask:
         """The same image with some of its boxes."""
-        return replace(
-            self, rows=self.rows[rows], boxes=self.boxes[rows], degrees=self.degrees[rows]
-        )
+        fields = {name: getattr(self, name)[rows] for name in ("rows", "boxes", "degrees")}
+        return replace(self, **fields, points=self.points[rows])
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,12 @@ class Plan:
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     rows: dict[int, array[int]] = field(default_factory=dict)
     names: dict[int | str, str] = field(default_factory=dict)
+
+    @property
+    def with_points(self) -> int:
+        """Boxes with clicks."""
+        tasks = iter_tasks(self)
+        return sum(int((~np.isnan(task.points)).any(axis=(1, 2)).sum()) for task in tasks)
 
     @property
     def num_images(self) -> int:
@@ -168,8 +181,8 @@ def _stop_message(problems: list[Problem]) -> str:
     return f"{first}{more}; --on-error skip labels the rest"
 
 
-_Found = tuple[int, tuple[float, ...], float]
-"""Row, xyxy box, degrees."""
+_Found = tuple[int, tuple[float, ...], float, tuple[Point, ...]]
+"""Row, xyxy box, degrees, clicks."""
 
 
 @dataclass
@@ -283,7 +296,7 @@ class _Planner:
                 self.problems.append(Problem("missing image", message, path))
                 self.faulty += len(self.found[position])
                 continue
-            rows, boxes, degrees = zip(*self._best(self.found[position]), strict=True)
+            rows, boxes, degrees, points = zip(*self._best(self.found[position]), strict=True)
             task = ImageTask(
                 position,
                 path,
@@ -291,6 +304,7 @@ class _Planner:
                 np.array(rows, dtype=np.int64),
                 np.array(boxes, dtype=np.float64),
                 np.array(degrees, dtype=np.float64),
+                padded_points(points),
             )
             parts.setdefault(position // together, []).append(task)
         return parts
@@ -328,12 +342,34 @@ class _Planner:
             hull = _checked_box([left, top, right - left, bottom - top], size)
             if isinstance(hull[0], str):
                 return hull  # type: ignore[return-value]
-            self.found.setdefault(position, []).append((row, turned.box, turned.degrees))
-            return None
+            return self._find(row, fields, position, turned.box, turned.degrees, hull)  # type: ignore[arg-type]
         box = _checked_box(fields["bbox"], size)
         if isinstance(box[0], str):
             return box  # type: ignore[return-value]
-        self.found.setdefault(position, []).append((row, box, 0.0))  # type: ignore[arg-type]
+        return self._find(row, fields, position, box, 0.0, box)  # type: ignore[arg-type]
+
+    def _find(
+        self,
+        row: int,
+        fields: dict[str, Any],
+        position: int,
+        box: tuple[float, ...],
+        degrees: float,
+        around: tuple[float, ...],
+    ) -> tuple[str, str] | None:
+        """Take a box with its clicks, which lie ``around``; their fault, if any."""
+        size = self.sizes[position]
+        raw = fields.get("points")
+        points: tuple[Point, ...] = ()
+        if is_ours(raw):  # other tools have entries of that name
+            try:
+                points = read_points(raw, *size)
+            except ValueError as error:
+                return "malformed points", f"{error}; correct or remove it."
+            for point in points:
+                if fault := point_fault(point, around, size):
+                    return "malformed points", f"has the point {list(point)}, which {fault}."
+        self.found.setdefault(position, []).append((row, box, degrees, points))
         return None
 
     def _is_rectangle(self, raw: Any, fields: dict[str, Any], size: Any) -> bool:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepmac.label.plan import ImageTask
+from deepmac.predict.points import Points
 
 Boxes = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -72,7 +73,9 @@ def cut(view: View, pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels[top:bottom, left:right])
 
 
-def put_upright(view: View, pixels: Pixels, boxes: Boxes, image_size: int) -> tuple[Pixels, Boxes]:
+def put_upright(
+    view: View, pixels: Pixels, boxes: Boxes, image_size: int
+) -> tuple[Pixels, Boxes, Points]:
     """What the network sees of a turned box.
 
     Args:
@@ -82,7 +85,7 @@ def put_upright(view: View, pixels: Pixels, boxes: Boxes, image_size: int) -> tu
         image_size: side S of the network's input.
 
     Returns:
-        (S, S, 3) uint8, black beyond the picture; and the (1, 4) xyxy box in it.
+        (S, S, 3) uint8, black beyond the picture; the (1, 4) xyxy box in it; and its clicks.
     """
     left, top, right, _ = view.window
     scale = image_size / (right - left) * math.sqrt(2)
@@ -107,7 +110,18 @@ def put_upright(view: View, pixels: Pixels, boxes: Boxes, image_size: int) -> tu
     shown = np.array(turned.crop((x, y, x + image_size, y + image_size)))
     half = np.array([x_end - x_start, y_end - y_start]) / 2 * scale
     middle = np.array(centre) - (x, y)
-    return shown, np.concatenate([middle - half, middle + half])[None]
+    turn = math.radians(degrees)
+    across, down = np.moveaxis(view.task.points[..., :2] - _centre(boxes), -1, 0) * scale
+    points = view.task.points.copy()
+    points[..., 0] = middle[0] + math.cos(turn) * across + math.sin(turn) * down
+    points[..., 1] = middle[1] - math.sin(turn) * across + math.cos(turn) * down
+    return shown, np.concatenate([middle - half, middle + half])[None], points
+
+
+def _centre(boxes: Boxes) -> NDArray[np.float64]:
+    """(x, y) of the first one."""
+    centre: NDArray[np.float64] = (boxes[0, :2] + boxes[0, 2:]) / 2
+    return centre
 
 
 def _inside(start: int, length: int, scale: float, side: int) -> tuple[int, int]:

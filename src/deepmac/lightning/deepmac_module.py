@@ -16,12 +16,13 @@ from deepmac.lightning.module import NORMALIZATIONS, SegmentationModule
 from deepmac.lightning.prediction import predict_batch
 from deepmac.lightning.private import allow_compiled_kinds, trainer_of
 from deepmac.lightning.training import Training
+from deepmac.losses.clicks import simulated_clicks
 from deepmac.losses.options import LossOptions
 from deepmac.losses.original import criterion_of
 from deepmac.losses.training_masks import training_boxes, training_mask_logits
 from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.nn.conventions import conventions_of
-from deepmac.nn.deepmac import DeepMAC, is_of_detector
+from deepmac.nn.deepmac import DeepMAC, StageOutput, is_of_detector
 from deepmac.nn.hourglass import Residual
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.ranges import (
@@ -142,6 +143,7 @@ class DeepMACSystem(SegmentationModule):
             teachers = self.criterion.second_view.teachers(
                 network, batch, only_last_stage=options.use_only_last_stage
             )
+        corrected = self._corrected(stages[-1], boxes, logits[-1], batch)
         with torch.autocast(self.device.type, enabled=False):
             losses: dict[str, Tensor] = self.criterion(
                 stages,
@@ -151,8 +153,32 @@ class DeepMACSystem(SegmentationModule):
                 full_resolution=network.full_resolution,
                 teachers=teachers,
                 step=self._step_number(),
+                corrected=corrected,
             )
         return losses
+
+    def _corrected(
+        self, stage: StageOutput, boxes: Tensor, logits: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor] | None:
+        """Logits after simulated clicks, and which masks had any; the first head learns nothing.
+
+        The clicks go by the run's seed and the step alone, and so are those of a resumed run.
+        """
+        network, options = self._network, self.criterion.options
+        if network.click_head is None or options.click_weight == 0:
+            return None
+        inputs, first = network.head_inputs(stage, boxes), logits.detach()
+        clicks = simulated_clicks(
+            network,
+            inputs,
+            first,
+            batch,
+            number=1 + self.global_step % options.max_clicks,
+            threshold=self.hparams["mask_threshold"],
+            seed=(torch.initial_seed() + 1_000_003 * self.global_step) % 2**63,
+        )
+        rows = clicks.rows() & batch["mask_valid"]
+        return network.click_head.corrected(inputs, first, clicks, rows), rows
 
     def _step_number(self) -> int | Tensor:
         """For warm-ups; on XLA sent to the device, as numbers 0 and 1 make graphs of their own."""

@@ -158,8 +158,7 @@ class SegmentationModule(pl.LightningModule, ABC):
                 class_map=class_map,
             ):
                 say(line)
-        if settings["freeze"] == "backbone":
-            _pretrained_part(network).requires_grad_(False)
+        _freeze(network, settings["freeze"])
         if settings["channels_last"]:
             network = network.to(memory_format=torch.channels_last)
         if settings["compile"]:
@@ -167,10 +166,13 @@ class SegmentationModule(pl.LightningModule, ABC):
         self.network = network
 
     def train(self, mode: bool = True) -> Self:
-        """As every module's; the norms of a frozen backbone keep their statistics."""
+        """As every module's; the norms of what is frozen keep their statistics."""
         super().train(mode)
         if self.network is not None and self.hparams["freeze"] == "backbone":
             _pretrained_part(self._built).eval()
+        elif self.network is not None and self.hparams["freeze"] == "all_but_click_head":
+            self._built.eval()
+            _click_head(self._built).train(mode)
         return self
 
     def compile_network(self, network: SegmentationNetwork) -> None:
@@ -438,6 +440,24 @@ def _pretrained_part(network: SegmentationNetwork) -> Any:
     """What a backbone's weights are for; a pyramid on it starts fresh and has to learn."""
     backbone = network.backbone
     return getattr(backbone, "body", getattr(backbone, "network", backbone))
+
+
+def _click_head(network: SegmentationNetwork) -> nn.Module:
+    head = getattr(network, "click_head", None)
+    if head is None:
+        raise ConfigError(
+            "model.freeze=all_but_click_head leaves nothing to learn without a click head: set "
+            "model.click_head=hourglass20, say"
+        )
+    return head  # type: ignore[no-any-return]
+
+
+def _freeze(network: SegmentationNetwork, part: str | None) -> None:
+    if part == "backbone":
+        _pretrained_part(network).requires_grad_(False)
+    elif part == "all_but_click_head":
+        network.requires_grad_(False)
+        _click_head(network).requires_grad_(True)
 
 
 def _short(ids: tuple[int, ...]) -> str:

@@ -22,7 +22,8 @@ class Training(SegmentationModule):
         num_classes: class slots; null takes the number of categories in the training json.
         mask_threshold: a pixel belongs to a mask above this probability.
         init_from: checkpoint or weight file to start from; what did not fit is reported.
-        freeze: ``backbone``: its weights, norms included, stay as they start.
+        freeze: ``backbone``: its weights, norms included, stay as they start;
+            ``all_but_click_head``: so does all else that the click head is not.
         optimizer: ``adam`` (AdamW with weight decay; TensorFlow's with ``compat``), ``sgd`` with a
             momentum of 0.9, or a class: see
             :func:`deepmac.lightning.optim.optimizer.build_optimizer`.
@@ -43,7 +44,7 @@ class Training(SegmentationModule):
         num_classes: Annotated[int, Range(1, 1_000_000)] | None = None,
         mask_threshold: OpenShare = 0.5,
         init_from: str | None = None,
-        freeze: Literal["backbone"] | None = None,
+        freeze: Literal["backbone", "all_but_click_head"] | None = None,
         optimizer: OptimizerName = "adam",
         lr: PositiveFloat = 1e-3,
         lr_schedule: ScheduleShape = "cosine",

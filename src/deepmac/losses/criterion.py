@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from deepmac.data.batch import Batch
 from deepmac.losses.center_targets import CenterTargets, center_targets
+from deepmac.losses.clicks import click_loss
 from deepmac.losses.options import LossOptions
 from deepmac.losses.second_view import SecondView, Teacher
 from deepmac.losses.weak import WeakLosses, cross_entropy, dice
@@ -51,6 +52,7 @@ class DeepMACCriterion(nn.Module):
         full_resolution: bool = False,
         teachers: Sequence[Teacher] | None = None,
         step: int | Tensor | None = None,
+        corrected: tuple[Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Losses of one batch, in float32.
 
@@ -63,10 +65,11 @@ class DeepMACCriterion(nn.Module):
             full_resolution: masks cover the whole map instead of ``mask_boxes``.
             teachers: for self-supervision, one for each of ``mask_logits``.
             step: optimizer step for warm-ups; None = no warm-up.
+            corrected: (B, N, S, S) logits after clicks, and (B, N) bool which masks had any.
 
         Returns:
             ``loss`` (the weighted sum to minimise), the unweighted parts by name (without a
-            detector ``mask`` alone), and the weak losses that are on.
+            detector ``mask`` alone, with a click head ``click`` too), and the weak losses on.
         """
         valid = batch["valid"].float()
         objects = self._count(valid)
@@ -75,6 +78,7 @@ class DeepMACCriterion(nn.Module):
             "size": self.options.size_weight,
             "offset": self.options.offset_weight,
             "mask": self.options.mask_weight,
+            "click": self.options.click_weight,
             **self.options.weak_weights(),
         }
         parts: dict[str, list[Tensor]] = {name: [] for name in weights}
@@ -93,6 +97,9 @@ class DeepMACCriterion(nn.Module):
             )
             for name, value in weak.items():
                 parts[name].append((value * valid).sum() / objects)
+        if corrected is not None:
+            each, counted = click_loss(corrected[0].float(), batch, corrected[1])
+            parts["click"].append(each.sum() / self._count(counted))
         losses = {name: torch.stack(values).mean() for name, values in parts.items() if values}
         total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return {"loss": total, **losses}

@@ -156,6 +156,9 @@ class LossOptions(WeakLossOptions):
         offset_weight: of the L1 loss on the centre's place in its cell.
         mask_weight: of the mask loss over mask-supervised instances.
         mask_loss: ``cross_entropy`` averaged over pixels, or ``dice``.
+        click_weight: of the loss of masks corrected by simulated clicks, where there is a click
+            head: cross-entropy and dice.
+        max_clicks: the most clicks simulated for an object; steps take 1, 2, ... by turns.
         focal_alpha: exponent on the error of a prediction.
         focal_beta: exponent that spares cells near a centre.
         min_iou: see :func:`deepmac.losses.center_targets.center_targets`.
@@ -172,6 +175,8 @@ class LossOptions(WeakLossOptions):
     offset_weight: NonNegativeFloat = 1.0
     mask_weight: NonNegativeFloat = 5.0
     mask_loss: MaskLoss = "cross_entropy"
+    click_weight: NonNegativeFloat = 5.0
+    max_clicks: Annotated[int, Range(1, 100)] = 4
     focal_alpha: NonNegativeFloat = 2.0
     focal_beta: NonNegativeFloat = 4.0
     min_iou: OpenShare = 0.7

@@ -71,10 +71,20 @@ def load_initial_weights(
         f"{len(missing)} start fresh{_examples(missing)}; "
         f"{len(unused)} of the file unused{_examples(unused)}"
     )
+    said += _first_click_head(network, matched)
     said += _other_compat(path, network, file)
     if class_map is not None and (taught is not None or is_mask_rcnn(state)):
         said += _known_masks(path, class_map, taught)
     return said
+
+
+def _first_click_head(network: SegmentationNetwork, matched: dict[str, Tensor]) -> list[str]:
+    """A click head that the weights do not have begins as their mask head."""
+    head = getattr(network, "click_head", None)
+    if head is None or any(name.startswith("click_head.") for name in matched):
+        return []
+    taken = head.start_from(network.mask_head)
+    return [f"the click head starts from {taken} tensors of the mask head"] if taken else []
 
 
 def _known_masks(path: str, class_map: ClassMap, taught: ClassMap | None) -> list[str]:

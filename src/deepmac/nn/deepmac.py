@@ -18,12 +18,20 @@ from deepmac.nn.centernet import (
     PredictionHead,
     decode_detections,
 )
+from deepmac.nn.clicks import ClickHead, Clicks, HeadInputs
 from deepmac.nn.conventions import Compat, conventions_of
 from deepmac.nn.full_resolution import original_box_crops
 from deepmac.nn.mask_heads import build_mask_head, check_mask_size
-from deepmac.nn.network import SegmentationNetwork, static_shapes
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.ranges import Range, Share, Width
-from deepmac.nn.roi_crop import CROP_IMPLS, CropImpl, bounded_boxes, box_coordinates, roi_crop
+from deepmac.nn.roi_crop import (
+    CROP_IMPLS,
+    CropImpl,
+    bounded_boxes,
+    box_coordinates,
+    roi_crop,
+    static_shapes,
+)
 
 _FEW_CELLS = 16  # a head costs nine times as much a cell where it runs around single ones
 # These heads take the instance embedding as parameters (or project it): never concatenated.
@@ -142,6 +150,9 @@ class DeepMAC(SegmentationNetwork):
         mask_head: one of ``deepmac.nn.mask_heads.MASK_HEADS``, or the path of a class: see
             :func:`deepmac.nn.mask_heads.build_mask_head`.
         num_init_channels: width of the mask head.
+        click_head: a second head that corrects masks by clicks, named as ``mask_head``; None = a
+            mask is what its box says.
+        click_channels: width of the click head.
         mask_size: side of the square box crop that the mask head sees and answers.
         box_margin: how far the crop looks beyond the box, as a share of the box's side, on each
             of its sides: the mask then need not end at a box that is a little too tight, nor
@@ -174,6 +185,8 @@ class DeepMAC(SegmentationNetwork):
         head_channels: Width = 256,
         mask_head: str = "hourglass52",
         num_init_channels: Width = 64,
+        click_head: str | None = None,
+        click_channels: Width = 32,
         mask_size: Annotated[int, Range(1, 4096)] = 32,
         box_margin: Share = 0.0,
         detector: bool = True,
@@ -204,6 +217,16 @@ class DeepMAC(SegmentationNetwork):
             raise ValueError(
                 f"box_margin={box_margin} widens crops of boxes, which there are none of in "
                 "full-resolution mode and in networks of the original: set it to 0"
+            )
+        if click_head is not None and (predict_full_resolution_masks or compat):
+            raise ValueError(
+                f"click_head={click_head!r} corrects masks within crops of boxes, which there are "
+                "none of in full-resolution mode and in networks of the original: set it to null"
+            )
+        if click_head in _EMBEDDING_IS_NOT_AN_INPUT:
+            raise ValueError(
+                f"click_head={click_head!r} cannot see clicks, which are channels: take another "
+                "one, such as hourglass20"
             )
         self.backbone = build_backbone(
             backbone,
@@ -244,6 +267,21 @@ class DeepMAC(SegmentationNetwork):
         )
         if not self.full_resolution:
             check_mask_size(mask_head, mask_size, self.mask_head.size_divisor)
+        self.click_head: ClickHead | None = None
+        if click_head is not None:
+            self.click_head = ClickHead(
+                click_head,
+                pixel_channels=pixel_embedding_dim + 2 * use_xy,
+                instance_channels=dim * use_instance_embedding,
+                width=click_channels,
+                mask_size=mask_size,
+                conventions=self.conventions,
+            )
+
+    @property
+    def takes_clicks(self) -> bool:
+        """See :class:`SegmentationNetwork`."""
+        return self.click_head is not None
 
     def forward(self, images: Tensor) -> list[StageOutput]:
         """Every head on every backbone output; the last one is the network's answer.
@@ -282,16 +320,24 @@ class DeepMAC(SegmentationNetwork):
         Returns:
             (B, N, S, S) with S = ``mask_size``, or (B, N, h, w) in full-resolution mode.
         """
-        batch, count = boxes.shape[:2]
+        return self._first_logits(self.head_inputs(stage, boxes), valid)
+
+    def head_inputs(self, stage: Stage, boxes: Tensor) -> HeadInputs:
+        """What the mask heads see of (B, N, 4) xyxy boxes in input pixels."""
         boxes = bounded_boxes(boxes)
-        pixel = self._pixel_inputs(stage, boxes).flatten(0, 1)
-        instance = None
-        if (read := stage.instance_at(*self._centre_cells(stage, boxes))) is not None:
-            instance = read.flatten(0, 1)
+        pixel = self._pixel_inputs(stage, boxes)
+        instance = stage.instance_at(*self._centre_cells(stage, boxes))
+        return HeadInputs(pixel, instance, self.mask_frames(boxes))
+
+    def _first_logits(self, inputs: HeadInputs, valid: Tensor | None) -> Tensor:
+        """(B, N, S, S) as :meth:`mask_logits`."""
+        batch, count = inputs.pixel.shape[:2]
+        pixel = inputs.pixel.flatten(0, 1)
+        instance = None if inputs.instance is None else inputs.instance.flatten(0, 1)
         if valid is None:
             return self.mask_head(pixel, instance, None).unflatten(0, (batch, count))
         rows = valid.flatten()
-        if static_shapes(boxes):
+        if static_shapes(pixel):
             logits = self.mask_head(pixel, instance, rows)
             logits = torch.where(rows[:, None, None], logits, 0.0)
         else:
@@ -310,14 +356,26 @@ class DeepMAC(SegmentationNetwork):
         boxes: Tensor,
         valid: Tensor | None = None,
         labels: Tensor | None = None,
+        clicks: Clicks | None = None,
     ) -> Tensor:
         """(B, N, P, P) foreground probabilities over :meth:`mask_frames`; P = ``mask_size``.
 
         In full-resolution mode the map is cropped by the box and P = ``postprocess_crop_size``.
         Rows that are not ``valid`` mean nothing; see :meth:`mask_logits` for the arguments.
-        ``labels`` change nothing: masks are class-agnostic.
+        ``labels`` change nothing: masks are class-agnostic. Boxes without ``clicks`` go through
+        the first mask head alone.
+
+        Raises:
+            UserError: clicks, and no click head.
         """
-        logits = self.mask_logits(stage, boxes, valid)
+        inputs = self.head_inputs(stage, boxes)
+        logits = self._first_logits(inputs, valid)
+        if clicks is not None:
+            self.require_clicks()
+            rows = clicks.rows() if valid is None else clicks.rows() & valid
+            if static_shapes(logits) or rows.any():
+                assert self.click_head is not None
+                logits = self.click_head.corrected(inputs, logits, clicks, rows)
         if self.full_resolution:
             logits = self._cut_out(logits, boxes)
         return logits.float().sigmoid()
@@ -331,7 +389,8 @@ class DeepMAC(SegmentationNetwork):
         """See :class:`SegmentationNetwork`."""
         last = self.heads[-1]
         assert isinstance(last, CenterNetHeads)
-        return [self.backbone, *last.values(), self.mask_head]
+        clicks = [] if self.click_head is None else [self.click_head.head]
+        return [self.backbone, *last.values(), self.mask_head, *clicks]
 
     def detect(self, stage: Stage, true_sizes: Tensor | None = None) -> Detections:
         """The best ``max_detections`` boxes of each image; see ``decode_detections``.

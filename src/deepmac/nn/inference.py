@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from deepmac.errors import UserError
+from deepmac.nn.clicks import Clicks
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.norm import BatchNorm2d
@@ -140,31 +142,46 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
 
 
 def _fold_norms(network: SegmentationNetwork) -> None:
-    """Fold each norm that a convolution feeds; all or nothing, as the answers tell."""
+    """Fold each norm that a convolution feeds; all or nothing, as the answers tell.
+
+    A click head has no say in what the masks without clicks are.
+    """
     divisor = int(network.backbone.size_divisor)
     side = divisor * -(-64 // divisor)
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 255
     image = image.to(next(network.parameters()).device)
-    before, pairs = _answers(network, image), _pairs(network, image)
+    _fold_where_equal(network, lambda: _answers(network, image))
+    if network.takes_clicks:
+        _fold_where_equal(network, lambda: _answers(network, image, clicks=True), "click_head.")
+
+
+def _fold_where_equal(
+    network: SegmentationNetwork, answers: Callable[[], Tensor], part: str = ""
+) -> None:
+    """Fold the norms of one part of a network, if its answers stay as they are."""
+    before = answers()
+    pairs = [pair for pair in _pairs(network, answers) if pair[1].startswith(part)]
     held = copy.deepcopy(network)
     for convolution, norm in pairs:
         _fold(network.get_submodule(convolution), network.get_submodule(norm))
         _replace(network, norm)
-    after = _answers(network, image)
+    after = answers()
     if not torch.allclose(before, after, rtol=1e-3, atol=1e-4):  # an output has other readers
         network.__dict__.update(held.__dict__)
 
 
-def _answers(network: SegmentationNetwork, image: Tensor) -> Tensor:
+def _answers(network: SegmentationNetwork, image: Tensor, *, clicks: bool = False) -> Tensor:
     side = image.shape[-1]
     boxes = image.new_tensor([[[1.0, 2.0, side / 2, side - 3]]])
     labels = torch.zeros(1, 1, dtype=torch.int64, device=image.device)
     stage = network.last_stage(image)
-    masks: Tensor = network.mask_probabilities(stage, boxes, labels=labels)
-    return masks
+    if clicks:
+        middle = Clicks(boxes[..., None, 2:] / 2, labels[..., None])
+        return network.mask_probabilities(stage, boxes, clicks=middle)
+    return network.mask_probabilities(stage, boxes, labels=labels)
 
 
-def _pairs(network: SegmentationNetwork, image: Tensor) -> list[tuple[str, str]]:
+def _pairs(network: SegmentationNetwork, answers: Callable[[], Tensor]) -> list[tuple[str, str]]:
     """Names of (convolution, norm) where the second takes what the first gives, once."""
     outputs: dict[int, tuple[str, Tensor]] = {}
     pairs: list[tuple[str, str]] = []
@@ -184,7 +201,7 @@ def _pairs(network: SegmentationNetwork, image: Tensor) -> list[tuple[str, str]]
 
             hooks.append(module.register_forward_pre_hook(look))
     try:
-        _answers(network, image)
+        answers()
     finally:
         for hook in hooks:
             hook.remove()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
+from deepmac.errors import UserError
 from deepmac.nn.backbones import Normalize
 from deepmac.nn.centernet import Detections
+from deepmac.nn.clicks import Clicks
 from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.ranges import check_sides
 from deepmac.nn.roi_crop import grow_boxes
@@ -68,6 +69,7 @@ class SegmentationNetwork(nn.Module, ABC):
         boxes: Tensor,
         valid: Tensor | None = None,
         labels: Tensor | None = None,
+        clicks: Clicks | None = None,
     ) -> Tensor:
         """(B, N, P, P) foreground probabilities over the :meth:`mask_frames` of boxes.
 
@@ -76,7 +78,28 @@ class SegmentationNetwork(nn.Module, ABC):
             boxes: (B, N, 4) xyxy in input pixels.
             valid: (B, N) bool; other rows mean nothing.
             labels: (B, N) int64 class slots, which only networks with a mask per class read.
+            clicks: points on the boxes' objects and beside them.
+
+        Raises:
+            UserError: clicks, where not :attr:`takes_clicks`.
         """
+
+    @property
+    def takes_clicks(self) -> bool:
+        """Whether masks can be corrected by points."""
+        return False
+
+    def require_clicks(self) -> None:
+        """Refuse points that would change nothing.
+
+        Raises:
+            UserError: masks cannot be corrected by points.
+        """
+        if not self.takes_clicks:
+            raise UserError(
+                "this model has no click head, so that points would change nothing: leave them "
+                "out, take a model that has one, or train one (experiment=deepmac_lite_clicks)"
+            )
 
     @property
     def answer_size(self) -> int:
@@ -99,8 +122,3 @@ class SegmentationNetwork(nn.Module, ABC):
         """
         check_sides(images, self.backbone.size_divisor, "this backbone")
         return self.backbone(self.normalize(images))
-
-
-def static_shapes(tensor: Tensor) -> bool:
-    """Whether shapes must not depend on data: on XLA, under compile, export and tracing."""
-    return tensor.device.type == "xla" or torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -19,10 +19,13 @@ from torch import Tensor
 from deepmac.errors import UserError
 from deepmac.models.files import card_of
 from deepmac.models.refining import Refine
+from deepmac.nn.clicks import Clicks
 from deepmac.nn.conventions import PasteRule
-from deepmac.nn.network import SegmentationNetwork, static_shapes
+from deepmac.nn.network import SegmentationNetwork
+from deepmac.nn.roi_crop import static_shapes
 from deepmac.predict.boxes import Boxes
 from deepmac.predict.paste import masks_to_rles, paste_mask
+from deepmac.predict.points import Points, clicks_of
 from deepmac.predict.second_look import finer_crops
 
 Floats = NDArray[np.float32]
@@ -45,6 +48,7 @@ def crop_probabilities(
     boxes: Tensor,
     valid: Tensor | None = None,
     labels: Tensor | None = None,
+    points: Tensor | None = None,
 ) -> Tensor:
     """Foreground probabilities within boxes, a bounded number of boxes at a time.
 
@@ -54,9 +58,13 @@ def crop_probabilities(
         boxes: (B, N, 4) xyxy in input pixels.
         valid: (B, N) bool; other rows mean nothing.
         labels: (B, N) class slots, for networks with one mask per class.
+        points: (B, N, K, 3) clicks x, y, label in input pixels; NaN where there is none.
 
     Returns:
         (B, N, S, S) float32 on the device; where shapes are static, all boxes go at once.
+
+    Raises:
+        UserError: clicks, and the network does not take any.
     """
     step = max(1, boxes.shape[1]) if static_shapes(boxes) else BOXES_PER_STEP
     parts = []
@@ -68,9 +76,16 @@ def crop_probabilities(
                 boxes[:, some],
                 None if valid is None else valid[:, some],
                 None if labels is None else labels[:, some],
+                **_given(None if points is None else points[:, some]),
             ).float()
         )
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _given(points: Tensor | None) -> dict[str, Clicks]:
+    """Clicks as an argument, where there are any: other networks need not know of them."""
+    clicks = clicks_of(points)
+    return {} if clicks is None else {"clicks": clicks}
 
 
 def box_probabilities(
@@ -79,6 +94,7 @@ def box_probabilities(
     boxes: Tensor,
     valid: Tensor,
     lap: Callable[[str], None] = lambda stage: None,
+    points: Tensor | None = None,
 ) -> Floats:
     """One backbone pass for each image, then the mask head for all boxes.
 
@@ -88,13 +104,15 @@ def box_probabilities(
         boxes: (B, N, 4) xyxy in input pixels.
         valid: (B, N) bool, False for padding.
         lap: told the stage that has just ended, ``backbone`` or ``heads``.
+        points: (B, N, K, 3) clicks, see :func:`crop_probabilities`.
 
     Returns:
         (M, P, P) float32, the M valid rows in their order.
     """
     stage = network.last_stage(images)
     lap("backbone")
-    crops: Floats = crop_probabilities(network, stage, boxes, valid)[valid].cpu().numpy()
+    found = crop_probabilities(network, stage, boxes, valid, points=points)[valid]
+    crops: Floats = found.cpu().numpy()
     lap("heads")
     return crops
 
@@ -172,6 +190,7 @@ class PictureMasks:
         picture: NDArray[np.uint8] | None = None,
         places: Boxes | None = None,
         image_size: int = FALLBACK_SIZE,
+        points: Points | None = None,
     ) -> PictureMasks:
         """Masks out of a network's answer.
 
@@ -186,6 +205,7 @@ class PictureMasks:
             picture: (H, W, 3) uint8 RGB, which refinement looks at.
             places: (N, 4) the boxes in pixels of ``picture``, where that is but a part.
             image_size: side of the network's input, for more looks at it.
+            points: (N, K, 3) clicks in pixels of ``picture``, which those looks have to know.
 
         Raises:
             UserError: a crop is not finite.
@@ -202,6 +222,7 @@ class PictureMasks:
                 refine=refine,
                 threshold=threshold,
                 image_size=image_size,
+                points=points,
             )
         frames = network.mask_frames(torch.from_numpy(boxes)).numpy()
         return cls(values, frames, scores, size, threshold, network.conventions.paste_rule)

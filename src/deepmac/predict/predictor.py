@@ -20,6 +20,7 @@ from deepmac.nn.roi_crop import FARTHEST
 from deepmac.predict.boxes import Boxes, checked_boxes, edges, scaled_boxes
 from deepmac.predict.letterbox import letterbox
 from deepmac.predict.masks import PictureMasks, crop_probabilities, input_size, require_finite
+from deepmac.predict.points import Points, checked_points, scaled_points
 from deepmac.predict.results import BoxMasks, Floats, Prediction
 
 if TYPE_CHECKING:
@@ -88,27 +89,35 @@ class Predictor:
         self._image, self._true_size = rgb, entry.true_size
 
     @torch.inference_mode()
-    def predict_crops(self, boxes: Tensor | ArrayLike) -> Floats:
+    def predict_crops(self, boxes: Tensor | ArrayLike, points: Any = None) -> Floats:
         """Foreground probabilities within given boxes.
 
         Args:
             boxes: (N, 4) xyxy in the picture's pixels.
+            points: see :meth:`predict`.
 
         Returns:
             (N, S, S) float32; see the network's ``mask_probabilities`` and ``mask_frames``.
 
         Raises:
             UserError: no picture was set; a box that is not finite, has its corners swapped or lies
-                outside the picture; or the network's answer is not finite.
+                outside the picture; a point that is none or lies outside its box; points for a
+                model that takes none; or the network's answer is not finite.
         """
         stage = self._current
-        scaled = scaled_boxes(self._checked(boxes), self._size, self._true_size)
+        checked = self._checked(boxes)
+        scaled = scaled_boxes(checked, self._size, self._true_size)
         given = torch.from_numpy(scaled.clip(-FARTHEST, FARTHEST).astype(np.float32))[None]
+        clicks = self._clicks(points, checked)
+        if clicks is not None:
+            moved = scaled_points(clicks, self._size, self._true_size).astype(np.float32)
+            return self._crops(stage, given.to(self._device), points=torch.from_numpy(moved)[None])
         return self._crops(stage, given.to(self._device))
 
     def predict(
         self,
         boxes: Tensor | ArrayLike,
+        points: Any = None,
         *,
         threshold: float | None = None,
         refine: Refine | None = None,
@@ -117,6 +126,9 @@ class Predictor:
 
         Args:
             boxes: (N, 4) xyxy in the picture's pixels.
+            points: corrections: for each of the N boxes a list, which may be empty, of clicks
+                (x, y, label) in the picture's pixels, label 1 on the object and 0 beside it. Boxes
+                without clicks get the masks that they get without ``points``, to the bit.
             threshold: another one than the predictor's.
             refine: another one than the predictor's.
 
@@ -128,9 +140,11 @@ class Predictor:
         Raises:
             UserError: as :meth:`predict_crops`.
         """
-        crops = self.predict_crops(boxes)
+        crops = self.predict_crops(boxes, points)
         given = self._checked(boxes)
-        return BoxMasks(self._masks(crops, given, threshold, refine), given, self._image)
+        clicks = self._clicks(points, given)
+        masks = self._masks(crops, given, threshold, refine, clicks)
+        return BoxMasks(masks, given, self._image)
 
     @torch.inference_mode()
     def detect(self, min_score: float = 0.0) -> Prediction:
@@ -176,9 +190,27 @@ class Predictor:
         height, width = self._size
         return checked_boxes(boxes, (width, height))
 
-    def _crops(self, stage: Any, boxes: Tensor, labels: Tensor | None = None) -> Floats:
-        """(N, S, S) of (1, N, 4) boxes in input pixels."""
-        crops = crop_probabilities(self.network, stage, boxes, labels=labels)[0]
+    def _clicks(self, points: Any, boxes: Boxes) -> Points | None:
+        """(N, K, 3) in the picture's pixels; None where there are none."""
+        if points is None:
+            return None
+        height, width = self._size
+        checked = checked_points(points, boxes, (width, height))
+        if not checked.size:
+            return None
+        self.network.require_clicks()
+        return checked
+
+    def _crops(
+        self,
+        stage: Any,
+        boxes: Tensor,
+        labels: Tensor | None = None,
+        points: Tensor | None = None,
+    ) -> Floats:
+        """(N, S, S) of (1, N, 4) boxes and (1, N, K, 3) clicks in input pixels."""
+        given = None if points is None else points.to(self._device)
+        crops = crop_probabilities(self.network, stage, boxes, labels=labels, points=given)[0]
         require_finite(crops, "this picture")
         result: Floats = crops.cpu().numpy()
         return result
@@ -189,6 +221,7 @@ class Predictor:
         boxes: Boxes,
         threshold: float | None = None,
         refine: Refine | None = None,
+        points: Points | None = None,
     ) -> PictureMasks:
         return PictureMasks.of(
             self.network,
@@ -199,6 +232,7 @@ class Predictor:
             refine=self.refine if refine is None else refine,
             picture=self._image,
             image_size=self.image_size,
+            points=points,
         )
 
     def _to_picture(self, boxes: Tensor) -> NDArray[np.float64]:

@@ -6,6 +6,8 @@ Probabilities of all looks are averaged; a network is never asked for anything b
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from torch import Tensor
 from deepmac.models.refining import Refine
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.letterbox import letterbox
+from deepmac.predict.points import Points, clicks_of
 from deepmac.predict.refine import refine_edges, sample_picture
 
 SMALL = 128
@@ -38,6 +41,7 @@ def finer_crops(
     refine: Refine,
     threshold: float,
     image_size: int,
+    points: Points | None = None,
 ) -> NDArray[np.float32]:
     """A network's masks of one picture's boxes, refined as asked.
 
@@ -49,6 +53,7 @@ def finer_crops(
         refine: see ``deepmac.models.refining``.
         threshold: what is above it belongs to a mask.
         image_size: side of the network's input, pixels.
+        points: (N, K, 3) clicks in pixels of the picture.
 
     Returns:
         (N, G, G) probabilities over the same frames, none of them beyond their box.
@@ -60,7 +65,8 @@ def finer_crops(
     frames = network.mask_frames(corners)
     values = torch.from_numpy(crops)
     if refine == "full":
-        values = _looks(network, values, corners, picture, pixels, image_size)
+        clicks = None if points is None else torch.from_numpy(points)
+        values = _looks(network, values, corners, picture, pixels, image_size, clicks)
     parts = [
         refine_edges(
             values[i : i + _AT_ONCE],
@@ -82,22 +88,31 @@ def _looks(
     picture: NDArray[np.uint8],
     pixels: Tensor,
     image_size: int,
+    points: Tensor | None,
 ) -> Tensor:
     entry = letterbox(picture, image_size, network.conventions)
     height, width = entry.true_size
     scale = torch.tensor([width / picture.shape[1], height / picture.shape[0]]).repeat(2)
     inputs = (boxes * scale).float()
     device = next(network.parameters()).device
-    mirror = mirrored(network, entry.image.to(device), inputs[None].to(device), width).cpu()
+    clicks = None if points is None else _moved(points, scale[:2])[None].to(device)
+    mirror = mirrored(network, entry.image.to(device), inputs[None].to(device), width, clicks).cpu()
     looks = (crops + mirror) / 2
     small = (inputs[:, 2:] - inputs[:, :2]).amax(1) < SMALL
     if small.any():
-        close = closer(network, pixels, boxes[small]).cpu()
+        some = None if points is None else points[small]
+        close = closer(network, pixels, boxes[small], some).cpu()
         looks[small] = (1 - _CLOSER_WEIGHT) * looks[small] + _CLOSER_WEIGHT * close
     return looks
 
 
-def mirrored(network: SegmentationNetwork, images: Tensor, boxes: Tensor, width: int) -> Tensor:
+def mirrored(
+    network: SegmentationNetwork,
+    images: Tensor,
+    boxes: Tensor,
+    width: int,
+    points: Tensor | None = None,
+) -> Tensor:
     """Masks as the network sees them in a mirror, turned back.
 
     Args:
@@ -105,6 +120,7 @@ def mirrored(network: SegmentationNetwork, images: Tensor, boxes: Tensor, width:
         images: (1, 3, H, W) uint8, padded at the bottom and right.
         boxes: (1, N, 4) xyxy in input pixels.
         width: of the content in ``images``.
+        points: (1, N, K, 3) clicks in input pixels.
 
     Returns:
         (N, S, S) probabilities over the boxes' frames.
@@ -114,17 +130,21 @@ def mirrored(network: SegmentationNetwork, images: Tensor, boxes: Tensor, width:
     x0, y0, x1, y1 = boxes.unbind(-1)
     turned = torch.stack([width - x1, y0, width - x0, y1], -1)
     stage = network.last_stage(flipped)
-    answer: Tensor = network.mask_probabilities(stage, turned)[0].float().flip(-1)
+    clicks = None if points is None else _in_mirror(points, width)
+    answer: Tensor = _asked(network, stage, turned, clicks)[0].flip(-1)
     return answer
 
 
-def closer(network: SegmentationNetwork, picture: Tensor, boxes: Tensor) -> Tensor:
+def closer(
+    network: SegmentationNetwork, picture: Tensor, boxes: Tensor, points: Tensor | None = None
+) -> Tensor:
     """Masks from a window of each box, enlarged out of the full picture, seen both ways round.
 
     Args:
         network: in eval mode.
         picture: (3, H, W) uint8 RGB.
         boxes: (N, 4) xyxy in pixels of the picture.
+        points: (N, K, 3) clicks likewise.
 
     Returns:
         (N, S, S) probabilities over the boxes' frames.
@@ -143,9 +163,31 @@ def closer(network: SegmentationNetwork, picture: Tensor, boxes: Tensor) -> Tens
         turned = torch.stack([_WINDOW - x1, y0, _WINDOW - x0, y1], 1)
         both = torch.cat([pixels, pixels.flip(-1)]).to(device)
         asked = torch.cat([inside[some], turned]).to(device)
-        probabilities = network.mask_probabilities(network.last_stage(both), asked[:, None])[
-            :, 0
-        ].float()
-        plain, mirror = probabilities.chunk(2)
-        answers.append((plain + mirror.flip(-1)) / 2)
+        clicks = None
+        if points is not None:
+            to_window = (_WINDOW / (2 * half[some]))[:, :, None]
+            plain = _moved(points[some], to_window, origin[some, None, :2])
+            clicks = torch.cat([plain, _in_mirror(plain, _WINDOW)])[:, None].to(device)
+        probabilities = _asked(network, network.last_stage(both), asked[:, None], clicks)[:, 0]
+        straight, mirror = probabilities.chunk(2)
+        answers.append((straight + mirror.flip(-1)) / 2)
     return torch.cat(answers)
+
+
+def _asked(
+    network: SegmentationNetwork, stage: Any, boxes: Tensor, points: Tensor | None
+) -> Tensor:
+    clicks = clicks_of(points)
+    if clicks is None:
+        return network.mask_probabilities(stage, boxes).float()
+    return network.mask_probabilities(stage, boxes, clicks=clicks).float()
+
+
+def _moved(points: Tensor, scale: Tensor, origin: Tensor | float = 0.0) -> Tensor:
+    """(..., 3) clicks in other pixels."""
+    return torch.cat([(points[..., :2] - origin) * scale, points[..., 2:]], dim=-1).float()
+
+
+def _in_mirror(points: Tensor, width: int) -> Tensor:
+    x, y, label = points.unbind(-1)
+    return torch.stack([width - x, y, label], dim=-1)

@@ -24,12 +24,14 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from deepmac.nn.backbones import Normalization, Normalize
 from deepmac.nn.centernet import Detections
+from deepmac.nn.clicks import Clicks
 from deepmac.nn.deepmarc.backbone import STRIDES, build_pyramid
 from deepmac.nn.deepmarc.mask_branch import build_roi_mask_head
 from deepmac.nn.deepmarc.roi_heads import MaskRoIHeads, PyramidRoIAlign, TrainBoxes
-from deepmac.nn.network import SegmentationNetwork, static_shapes
+from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.norm import BatchNorm2d
 from deepmac.nn.ranges import PositiveFloat, Range, Share, Width
+from deepmac.nn.roi_crop import static_shapes
 
 _BOX_ROI = 7
 _ASPECT_RATIOS = (0.5, 1.0, 2.0)
@@ -251,11 +253,14 @@ class DeepMARC(SegmentationNetwork):
         boxes: Tensor,
         valid: Tensor | None = None,
         labels: Tensor | None = None,
+        clicks: Clicks | None = None,
     ) -> Tensor:
         """(B, N, S, S) foreground probabilities; arguments as in :meth:`mask_logits`.
 
-        Rows that are not ``valid`` mean nothing.
+        Rows that are not ``valid`` mean nothing; ``clicks`` are refused.
         """
+        if clicks is not None:
+            self.require_clicks()
         return self.mask_logits(stage, boxes, valid, labels).sigmoid()
 
     def inference_parts(self) -> list[nn.Module]:
