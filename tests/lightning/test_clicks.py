@@ -60,7 +60,7 @@ def learning(built):
 
 def test_all_but_the_click_head__stays_to_the_bit_while_it_learns():
     built = module(freeze="all_but_click_head")
-    built.train()
+    assert built.training  # as Lightning finds and leaves it
     network = built.network
     assert learning(built) == {n for n, _ in network.named_parameters() if "click_head" in n}
     assert {m.training for m in network.click_head.modules()} == {True}

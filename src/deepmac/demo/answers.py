@@ -17,6 +17,7 @@ from deepmac.label.masks.calibration import Calibration
 from deepmac.models.refining import REFINES, Refine
 
 MAX_BOXES = 2000
+MAX_POINTS = 200  # in a box
 
 
 def boxes_of(values: Any, picture: Picture) -> NDArray[np.float64]:
@@ -43,6 +44,21 @@ def boxes_of(values: Any, picture: Picture) -> NDArray[np.float64]:
     if ((boxes[:, 2:] - boxes[:, :2]) <= 0).any():
         raise UserError("A box lies outside the picture or has no area.")
     return boxes
+
+
+def points_of(values: Any) -> list[Any] | None:
+    """Clicks for each box, as ``Predictor.predict`` takes and checks them; None for no click.
+
+    Raises:
+        UserError: anything but lists, or more than ``MAX_POINTS`` for one box.
+    """
+    if values is None:
+        return None
+    if not isinstance(values, list) or not all(isinstance(some, list) for some in values):
+        raise UserError("Points are a list of x, y and 1 or 0 for each box.")
+    if any(len(some) > MAX_POINTS for some in values):
+        raise UserError(f"Set at most {MAX_POINTS} points in a box.")
+    return values
 
 
 def threshold_of(value: Any) -> float | None:
@@ -76,6 +92,7 @@ def instances(
     threshold: float | None = None,
     refine: Refine | None = None,
     calibration: Calibration | None = None,
+    points: list[Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Each box's mask and score, as the entries of a COCO annotation list.
 
@@ -84,7 +101,9 @@ def instances(
         boxes: (N, 4) xyxy pixels.
         threshold: of the pixels' probability; None for the model's own.
         refine: see ``deepmac.models.refining``; None for the model's own.
-        calibration: of the model; it holds for the model's own settings only.
+        calibration: of the model; it holds for the model's own settings only, and for masks without
+            clicks.
+        points: clicks of each box.
 
     Returns:
         N dicts of ``bbox`` (xywh pixels), ``area``, ``score`` (the IoU that the network expects),
@@ -96,18 +115,20 @@ def instances(
     refine = predictor.refine if refine is None else refine
     as_measured = abs(threshold - predictor.threshold) < 1e-6 and refine == predictor.refine
     calibrated = calibration if as_measured else None
-    found = predictor.predict(boxes, threshold=threshold, refine=refine)
+    found = predictor.predict(boxes, points, threshold=threshold, refine=refine)
+    clicked = [bool(some) for some in points or [()] * len(boxes)]
     objects = []
-    for (x0, y0, x1, y1), score, rle in zip(
-        boxes.tolist(), found.scores.tolist(), found.rles, strict=True
+    for (x0, y0, x1, y1), score, rle, by_clicks in zip(
+        boxes.tolist(), found.scores.tolist(), found.rles, clicked, strict=True
     ):
         area = int(coco_mask.area(rle))
+        iou = calibrated(score) if calibrated and area and not by_clicks else None
         objects.append(
             {
                 "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
                 "area": area,
                 "score": round(score, 4),
-                "iou": round(calibrated(score), 4) if calibrated and area else None,
+                "iou": None if iou is None else round(iou, 4),
                 "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
             }
         )

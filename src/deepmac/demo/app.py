@@ -22,6 +22,7 @@ from deepmac.demo.answers import (
     boxes_of,
     coco_json,
     instances,
+    points_of,
     refine_of,
     text_of,
     threshold_of,
@@ -138,6 +139,7 @@ class _Server:
                 "threshold": own_threshold(self.gallery.model),
                 "refine": own_refine(self.gallery.model),
                 "refines": list(REFINES),
+                "clicks": self.gallery.model.takes_clicks,
                 "calibrated": self.calibration is not None,
                 "example": {"file_name": FILE_NAME, "boxes": list(BOXES)},
                 "job": self.corrections is not None,
@@ -234,10 +236,11 @@ class _Server:
         wanted = await self._json(request, _MAX_JSON)
         picture = self.gallery.get(request.path_params["name"])
         boxes = boxes_of(wanted.get("boxes"), picture)
+        points = points_of(wanted.get("points"))
         threshold = threshold_of(wanted.get("threshold"))
         refine = refine_of(wanted.get("refine"))
         objects = await self._run(
-            lambda: instances(picture, boxes, threshold, refine, self.calibration)
+            lambda: instances(picture, boxes, threshold, refine, self.calibration, points)
         )
         return picture, objects, wanted
 

@@ -164,6 +164,7 @@ class SegmentationModule(pl.LightningModule, ABC):
         if settings["compile"]:
             self.compile_network(network)
         self.network = network
+        self.train(self.training)  # Lightning leaves modes as they are: what is frozen says so
 
     def train(self, mode: bool = True) -> Self:
         """As every module's; the norms of what is frozen keep their statistics."""

@@ -121,6 +121,12 @@ const page = {
       announce();
     }
   },
+  point(x, y, label, reach) {
+    const { boxes } = current(), box = boxes.selected;
+    const said = boxes.point(box, x, y, label, reach), count = boxes.selected.points.length;
+    done();
+    say(`Point ${said}, ${count} in all. Ctrl+Z takes it back.`);
+  },
   newBox() {
     if (full()) return;
     const { boxes } = current();
@@ -313,6 +319,7 @@ const started = trying(async () => {
   state.about = await (await ask("about")).json();
   const { model, limits, job } = state.about;
   recall(state.about);
+  document.body.classList.toggle("clicks", Boolean(state.about.clicks));
   $("model").textContent = model && `model: ${model}`;
   $("limits").textContent =
     `JPEG, PNG, WebP, TIFF, BMP or GIF, up to ${limits.megabytes} MB and ${limits.megapixels} million pixels.`;

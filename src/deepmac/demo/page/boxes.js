@@ -3,8 +3,9 @@
 export const LEAST = 2; // a box has at least this many pixels a side
 const STEPS = 200; // that can be undone
 
-// A box: {number, xyxy, label, id, given}: pixels; a class name or ""; the id and the mask that it
-// has in a file, the mask as long as the box is not touched.
+// A box: {number, xyxy, label, id, given, points}: pixels; a class name or ""; the id and the mask
+// that it has in a file, the mask as long as the box is not touched; clicks that correct its mask,
+// [x, y, 1 on the thing or 0 beside it].
 export class Boxes {
   constructor(width, height, kept) {
     this.width = width;
@@ -92,8 +93,22 @@ export class Boxes {
   // Edges in any order become a box within the picture.
   set(box, xyxy) {
     const inside = this.inside(xyxy);
-    return inside.every((v, i) => v === box.xyxy[i]) ? box
-      : this.change(box, { xyxy: inside, given: null });
+    if (inside.every((v, i) => v === box.xyxy[i])) return box;
+    const points = (box.points ?? []).filter(([x, y]) => holds(inside, x, y));
+    return this.change(box, { xyxy: inside, given: null, points });
+  }
+
+  // A click at a place; one that lies there already (`reach` around it) says the other thing, and
+  // goes when it has said both. What became of it, in a word.
+  point(box, x, y, label, reach) {
+    const points = box.points ?? [], at = points.findIndex((one) => Math.hypot(one[0] - x, one[1] - y) <= reach);
+    if (at < 0) {
+      this.change(box, { points: [...points, [x, y, label]], given: null });
+      return label ? "on it" : "beside it";
+    }
+    const [px, py, said] = points[at], turned = said ? [[px, py, 0]] : [];
+    this.change(box, { points: [...points.slice(0, at), ...turned, ...points.slice(at + 1)], given: null });
+    return said ? "beside it" : "removed";
   }
 
   inside([x0, y0, x1, y1]) {
@@ -135,10 +150,14 @@ export class Boxes {
     return this.inside([x0 + at, y0 + at, x0 + at + width / 2, y0 + at + height / 2]);
   }
 
+  // Those around a place, the smallest first.
+  holding(x, y) {
+    return this.all.filter(({ xyxy }) => holds(xyxy, x, y)).sort((a, b) => area(a) - area(b));
+  }
+
   // The smallest box that holds the point; of several the one after the selected.
   at(x, y) {
-    const holding = this.all.filter(({ xyxy: [x0, y0, x1, y1] }) =>
-      x >= x0 && x <= x1 && y >= y0 && y <= y1).sort((a, b) => area(a) - area(b));
+    const holding = this.holding(x, y);
     const index = holding.findIndex(({ number }) => number === this.number);
     return holding[(index + 1) % holding.length] ?? null;
   }
@@ -171,3 +190,5 @@ function span(a, b, limit) {
 const area = ({ xyxy: [x0, y0, x1, y1] }) => (x1 - x0) * (y1 - y0);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const round = (value) => Math.round(value * 100) / 100;
+
+export const holds = ([x0, y0, x1, y1], x, y) => x >= x0 && x <= x1 && y >= y0 && y <= y1;

@@ -9,7 +9,8 @@ const KEPT = 600; // masks of a picture, beyond which those of no step go
 
 let busy = false;
 
-const keyOf = (box) => `${box.xyxy} ${state.threshold} ${state.refine}`;
+const clicks = (box) => box.points ?? [];
+const keyOf = (box) => `${box.xyxy} ${state.threshold} ${state.refine} ${clicks(box).join(";")}`;
 
 // {segmentation, iou, score, shape} or null while there is none.
 export function maskOf(entry, box) {
@@ -29,6 +30,9 @@ export function scoreOf(mask) {
 const missing = (entry) => entry.boxes.all.filter((box) =>
   !box.given && !entry.masks.has(keyOf(box)) && !entry.failed.has(keyOf(box)));
 
+const pointsOf = (boxes) =>
+  boxes.some((box) => clicks(box).length) ? { points: boxes.map(clicks) } : {};
+
 // The masks that are still missing; `seen` is told after each answer.
 export async function fetchMasks(entry, seen = () => {}) {
   for (let wanted; (wanted = missing(entry)).length;) {
@@ -36,7 +40,7 @@ export async function fetchMasks(entry, seen = () => {}) {
     const asked = wanted.slice(0, AT_ONCE), keys = asked.map(keyOf);
     try {
       const response = await withPicture(entry, (id) => post(`pictures/${id}/masks`,
-        { boxes: asked.map(({ xyxy }) => xyxy), threshold: state.threshold, refine: state.refine }));
+        { boxes: asked.map(({ xyxy }) => xyxy), ...pointsOf(asked), threshold: state.threshold, refine: state.refine }));
       const { objects } = await response.json();
       objects.forEach(({ segmentation, iou, score }, index) =>
         entry.masks.set(keys[index], { segmentation, iou, score }));

@@ -1,11 +1,11 @@
 // Mouse, pen and fingers on the picture.
 
-import { grip } from "./boxes.js";
-import { $, current } from "./state.js";
+import { grip, holds } from "./boxes.js";
+import { $, current, state } from "./state.js";
 
 const CURSORS = { "1100": "nwse-resize", "0011": "nwse-resize", "0110": "nesw-resize", "1001": "nesw-resize" };
 
-// `page` knows what to do: view, changed(), picked(), full(), said(), space().
+// `page` knows what to do: view, changed(), picked(), full(), said(), space(), point().
 export function wirePointer(page) {
   const canvas = $("canvas"), { view } = page;
   const fingers = new Map(); // of touches: id -> [x, y] on the canvas
@@ -29,6 +29,19 @@ export function wirePointer(page) {
     if (inside && (event.ctrlKey || event.metaKey || event.altKey)) return { kind: "move", number: box.number };
     return { kind: "new", number: null };
   }
+
+  // Whether a click corrects the selected box's mask: it lies in that box, and in no smaller one.
+  function corrects(event) {
+    const { boxes } = current(), box = boxes.selected, [x, y] = view.position(event);
+    if (!state.about?.clicks || !box || !holds(box.xyxy, x, y)) return false;
+    return boxes.holding(x, y)[0] === box;
+  }
+
+  canvas.addEventListener("contextmenu", (event) => {
+    if (!current() || !corrects(event)) return;
+    event.preventDefault();
+    page.point(...view.position(event), 0, reach(event));
+  });
 
   function cursor(kind, held) {
     if (kind === "pan") return drag ? "grabbing" : "grab";
@@ -114,7 +127,13 @@ export function wirePointer(page) {
     drag = null;
     canvas.style.cursor = "";
     if (event.type === "pointercancel") boxes.revert();
-    else if (kind === "new" && !moved) boxes.selected = boxes.at(...view.position(event));
+    else if (kind === "new" && !moved) {
+      if (corrects(event)) {
+        page.point(...view.position(event), event.shiftKey ? 0 : 1, reach(event));
+        return;
+      }
+      boxes.selected = boxes.at(...view.position(event));
+    }
     if (kind === "pan") return;
     page.finished(moved);
   }

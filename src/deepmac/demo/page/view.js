@@ -128,6 +128,7 @@ export class View {
       this.#frame(context, selected, 2);
       this.#handles(context, selected, coarse ? 12 : 9);
       this.#plate(context, selected);
+      this.#points(context, selected, coarse ? 8 : 6);
     }
   }
 
@@ -169,6 +170,28 @@ export class View {
     for (const [x, y] of points) {
       context.fillRect(x - side / 2, y - side / 2, side, side);
       context.strokeRect(x - side / 2, y - side / 2, side, side);
+    }
+  }
+
+  // Clicks: a plus on the thing, a minus beside it.
+  #points(context, { points = [] }, radius) {
+    for (const [x, y, label] of points) {
+      const [left, top] = this.#onScreen({ xyxy: [x, y, x, y] });
+      context.beginPath();
+      context.arc(left, top, radius, 0, 2 * Math.PI);
+      context.fillStyle = label ? "#0a7d32" : "#c01c28";
+      context.strokeStyle = "#fff";
+      context.lineWidth = 2;
+      context.fill();
+      context.stroke();
+      context.beginPath();
+      context.moveTo(left - radius / 2, top);
+      context.lineTo(left + radius / 2, top);
+      if (label) {
+        context.moveTo(left, top - radius / 2);
+        context.lineTo(left, top + radius / 2);
+      }
+      context.stroke();
     }
   }
 
