@@ -66,6 +66,7 @@ def photograph():
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_page__keeps_up_with_24_megapixels(visitor, serve, photograph):
     app = make_app(load_model("deepmac-lite"), limits=Limits(upload_megabytes=50))
     page = visitor(serve(app), **DESK)

@@ -190,6 +190,7 @@ def test_two_processes__evaluate_every_image_once(place):
     assert out.rstrip().splitlines()[-1].startswith("in percent"), "the table comes last"
 
 
+@pytest.mark.slow
 def test_early_stopping__says_why_the_training_ended(place):
     folder, go = place
     words = [w for w in TINY if "max_epochs" not in w]
@@ -200,6 +201,7 @@ def test_early_stopping__says_why_the_training_ended(place):
     assert json.loads((folder / "early/metrics.json").read_text())["step"] < 32
 
 
+@pytest.mark.slow
 def test_moving_average__and_accumulation_run_to_the_end(place):
     folder, go = place
     words = ["callbacks=ema", "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0"]

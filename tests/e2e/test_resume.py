@@ -97,8 +97,11 @@ def command_that_goes_on(said):
 
 @pytest.mark.parametrize(
     ("how", "status"),
-    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)],
-    ids=["SIGTERM", "Ctrl-C", "kill-9"],
+    [
+        pytest.param(signal.SIGTERM, 143, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, id="Ctrl-C", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, id="kill-9"),
+    ],
 )
 def test_interrupted_and_resumed__gives_the_same_curve(folder, uninterrupted, how, status, request):
     generator = random.Random(int(how))

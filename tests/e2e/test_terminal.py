@@ -52,7 +52,10 @@ def seen(recording, columns):
     return lived
 
 
-@pytest.mark.parametrize(("columns", "shown"), [(80, ("loss", "mask")), (140, ("loss", "offset"))])
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [(80, ("loss", "mask")), pytest.param(140, ("loss", "offset"), marks=pytest.mark.slow)],
+)
 def test_training__is_two_lines_that_never_wrap(tmp_path, columns, shown):
     words = [*RUN, "trainer.max_steps=16", "hydra.run.dir=run"]
     words += ["trainer.check_val_every_n_epoch=2"]
@@ -100,6 +103,7 @@ def test_ctrl_c__is_heard_at_once_and_ends_with_the_command_that_goes_on(place):
     assert min(steps) > 3 and again.end[-1].startswith("in percent")
 
 
+@pytest.mark.slow
 def test_max_time__is_the_time_that_is_left_and_ends_with_the_command_that_goes_on(place):
     words = [*RUN, "trainer.max_epochs=-1", "trainer.max_steps=-1"]
     stopped = record(train_py(*words, "trainer.max_time=00:00:00:04", "hydra.run.dir=run"), **place)

@@ -11,6 +11,7 @@ from deepmac import Predictor, load_model
 from deepmac.errors import UserError
 
 
+@pytest.mark.slow
 def test_masks_alone_from_windows_around_objects(tmp_path):
     words = [
         *tiny.TINY,

@@ -84,6 +84,7 @@ def test_onnx_detect__boxes_classes_scores_and_masks(model, onnx_folder, sides):
     np.testing.assert_allclose(found[3], masks, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_torch_format__loads_without_this_package(model, tmp_path):
     exported = export_model(model, tmp_path / "out", "torch")
     assert max(exported.differences.values()) < 1e-3

@@ -75,7 +75,9 @@ def test_wrong_paths__are_said_before_torch_is_loaded(tmp_path: Path) -> None:
     assert done.stdout.startswith("label: boxes of ") and done.stdout.endswith("False\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_signals__end_the_job_in_order_and_say_what_is_kept(
     model_dir: Path, data: SimpleNamespace, boxes_only: Path, tmp_path: Path, number: int
 ) -> None:

@@ -213,16 +213,13 @@ class DeepMAC(SegmentationNetwork):
             raise ValueError(f"crop_impl={crop_impl!r:.40} is none of {', '.join(CROP_IMPLS)}")
         if not 0 <= box_margin <= 1:
             raise ValueError(f"box_margin={box_margin} is a share of the box's side, 0 to 1")
-        if box_margin and (predict_full_resolution_masks or compat):
-            raise ValueError(
-                f"box_margin={box_margin} widens crops of boxes, which there are none of in "
-                "full-resolution mode and in networks of the original: set it to 0"
-            )
-        if click_head is not None and (predict_full_resolution_masks or compat):
-            raise ValueError(
-                f"click_head={click_head!r} corrects masks within crops of boxes, which there are "
-                "none of in full-resolution mode and in networks of the original: set it to null"
-            )
+        for name, value, off in (("box_margin", box_margin, 0), ("click_head", click_head, "null")):
+            if value and (predict_full_resolution_masks or compat):
+                raise ValueError(
+                    f"{name}={value!r} is about crops that look beyond boxes or see clicks, which "
+                    "there are none of in full-resolution mode and in networks of the original: "
+                    f"set it to {off}"
+                )
         if click_head in _EMBEDDING_IS_NOT_AN_INPUT:
             raise ValueError(
                 f"click_head={click_head!r} cannot see clicks, which are channels: take another "

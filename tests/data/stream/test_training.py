@@ -107,6 +107,7 @@ def test_training__goes_through_train_validate_and_predict(chunks, tmp_path):
     assert (tmp_path / "predict/predictions.json").is_file()
 
 
+@pytest.mark.slow
 def test_another_order__is_refused_at_resumption(chunks, tmp_path):
     root = f"data.root={chunks}"
     train(tmp_path, root, "hydra.run.dir=run", "trainer.max_steps=3", "data.num_workers=0")
