@@ -11,7 +11,7 @@ SEED ?= 1
 export HYDRA_FULL_ERROR ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow lint bench gpu lite lite-gpu overfit kill-resume reference fuzz fuzz-data fuzz-settings soak test-tpu smoke docs clean
+.PHONY: help install train test test-slow lint bench gpu lite lite-gpu lite-clicks overfit kill-resume reference fuzz fuzz-data fuzz-settings soak test-tpu smoke docs clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,11 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 8); echo $$((n > 1 ? n - 1 : 1
 lite-gpu: $(STAMP)  ## The same on one card in minutes: make lite-gpu ROOT=COCO [MINUTES=8 OUT=runs/lite_gpu]
 	$(BIN)/python train.py experiment=deepmac_lite_gpu data.root=$(abspath $(ROOT)) \
 	  data.num_workers=$(WORKERS) $(call lite_run) $(ARGS)
+lite-clicks: MINUTES = 44
+lite-clicks: OUT ?= runs/lite_clicks
+lite-clicks: $(STAMP)  ## Train deepmac-lite's click head on a CPU: make lite-clicks ROOT=COCO [MINUTES=44 OUT=runs/lite_clicks]
+	OMP_NUM_THREADS=1 $(BIN)/python train.py experiment=deepmac_lite_clicks trainer=cpu trainer.precision=bf16-mixed \
+	  data.root=$(abspath $(ROOT)) data.num_workers=1 $(call lite_run) $(ARGS)
 lite_run = trainer.max_time=00:$(shell printf %02d:%02d $$(($(MINUTES) / 60)) $$(($(MINUTES) % 60))):00 \
   hydra.run.dir=$(abspath $(OUT)) $(if $(wildcard $(OUT)/checkpoints/last.ckpt),ckpt_path=last)
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage  # type: ignore[import-untyped]
 
 from deepmac.data.annotations.coco import instance_rle, read_coco
 from deepmac.data.annotations.locate import locate_coco
@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     index = read_coco(*locate_coco(options.root, options.split), check_images="none")
     order = np.random.default_rng(1).permutation(len(index.images))[: options.images]
     ious: dict[str, list[list[float]]] = {refine: [] for refine in options.refine}
-    equal, seconds = True, []
+    equal = True
+    seconds: list[float] = []
     for number in order.tolist():
         image = index.images[number]
         objects = [o for o in image.instances if o.has_true_mask and not o.iscrowd]

@@ -34,11 +34,12 @@ class Clicks(NamedTuple):
 
     def there(self) -> Tensor:
         """(B, N, K) bool: which are points at all."""
-        return torch.isfinite(self.points).all(dim=-1)
+        x, y = self.points.unbind(dim=-1)
+        return torch.isfinite(x) & torch.isfinite(y)
 
     def rows(self) -> Tensor:
         """(B, N) bool: which boxes have any."""
-        return self.there().any(dim=-1)
+        return self.there().sum(dim=-1) > 0  # onnxruntime's any() fails where there is no box
 
     def joined(self, other: Clicks) -> Clicks:
         """Those of both."""
@@ -82,9 +83,8 @@ def draw_clicks(clicks: Clicks, frames: Tensor, size: int) -> Tensor:
     middle = torch.arange(size, device=place.device, dtype=place.dtype) + 0.5
     across, down = (place[..., None] - middle).square().unbind(dim=-2)  # (B, N, K, S) each
     drawn = torch.exp((down[..., :, None] + across[..., None, :]) / (-2 * SIGMA**2))
-    kinds = torch.stack([there & (clicks.labels == 1), there & (clicks.labels == 0)], dim=2)
-    shown = torch.where(kinds[..., None, None], drawn[:, :, None], 0.0)
-    return shown.amax(dim=3)
+    kinds = [(there & (clicks.labels == label)).to(drawn.dtype) for label in (1, 0)]
+    return torch.stack([(drawn * kind[..., None, None]).amax(dim=2) for kind in kinds], dim=2)
 
 
 class ClickHead(nn.Module):
@@ -160,7 +160,8 @@ class ClickHead(nn.Module):
         instance = None if inputs.instance is None else inputs.instance.flatten(0, 1)
         if static_shapes(logits):
             answer = self(pixel, instance, first, drawn).to(first.dtype)
-            return torch.where(rows.flatten()[:, None, None], answer, first).view_as(logits)
+            answer = answer.unflatten(0, logits.shape[:2])
+            return torch.where(rows[..., None, None], answer, logits)
         index = rows.flatten().nonzero().squeeze(1)
         live = None if instance is None else instance[index]
         answer = self(pixel[index], live, first[index], drawn[index]).to(first.dtype)

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import msgspec
 
+from deepmac.data.annotations.points import is_ours
 from deepmac.data.annotations.segmentation import is_absent
 from deepmac.data.stream.store import Store
 from deepmac.errors import ConfigError, DataError, UserError, one_sentence
@@ -250,6 +251,8 @@ class _Buckets:
         box = x, y, x + width, y + height
         value = position, row, str(identity), category, *box, given_score(fields)
         files.add(position, self._encode.encode(value))
+        if is_ours(fields.get("points")):
+            self.counts.left_alone["points of a box (the local engine takes them)"] += 1
 
 
 def _left_out(fields: dict[str, Any], position: int | None, category: int | None) -> str:
