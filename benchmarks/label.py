@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -32,10 +33,10 @@ from deepmac.label.settings import LabelSettings
 from deepmac.models.card import ModelCard
 from deepmac.models.files import build_model, load_model
 from deepmac.nn.backbones import IMAGENET
-from deepmac.nn.inference import for_inference
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.masks import box_probabilities, input_size
 from deepmac.predict.paste import mask_to_rle
+from deepmac.predict.runtime import RUNTIMES, prepared_network
 
 BOX_FLOP = 0.66e9
 _SMALL = {
@@ -86,11 +87,15 @@ def rows(quick: bool, root: Path) -> list[Row]:
     options = parser().parse_args(["--root", str(root), "--device", "cpu", *few])
     found = measure(options)
     wide = measure(parser().parse_args([*_words(options), "--precision", "auto"]))
+    sides = [("precision=32", found), ("precision=auto", wide)]
+    if find_spec("openvino") is not None:
+        other = [*_words(options), "--precision", "auto", "--runtime", "openvino"]
+        sides.append(("the same, runtime=openvino", measure(parser().parse_args(other))))
     limit = None if quick else 1e3 * BOX_FLOP / convolution_rate()
     rows = [
-        Row(f"label, precision={name}", "images/s", one.images / one.ours, "torchvision Mask R-CNN",
+        Row(f"label, {name}", "images/s", one.images / one.ours, "torchvision Mask R-CNN",
             one.images / one.theirs, 6.0, one.how, larger_is_better=True)
-        for name, one in (("32", found), ("auto", wide))
+        for name, one in sides
     ]  # fmt: skip
     further = Row("label, each further box", "ms", 1e3 * found.further_box, limit=limit,
                   how="17 boxes against 1; limit: 0.66 GFLOP at the machine's rate")  # fmt: skip
@@ -114,8 +119,10 @@ def measure(options: argparse.Namespace) -> Measured:
     how = (
         f"{count} images with {boxes} boxes, input {size} x {size}, {device}, "
         f"{torch.get_num_threads()} threads, {options.workers} workers, precision "
-        f"{options.precision}, median of {options.repeats} passes"
+        f"{options.precision}, {options.runtime}, network prepared before, median of "
+        f"{options.repeats} passes"
     )
+    prepared = prepared_network(model.to(device), options.precision, options.runtime)
     ours, theirs = [], []
     watch = Stopwatch(exact=True)
     masks = _MaskRCNN(size, max(1, round(boxes / count)), device)
@@ -132,15 +139,15 @@ def measure(options: argparse.Namespace) -> Measured:
                 workers=options.workers,
                 accelerator="gpu" if device.type == "cuda" else "cpu",
                 precision=options.precision,
+                runtime=options.runtime,
                 quiet=True,
             )
             started = time.perf_counter()
-            label(model, settings, watch)
+            label(prepared, settings, watch)
             ours.append(time.perf_counter() - started)
             theirs.append(masks.run(content, images, warm_up=not number))
     total = sum(watch.seconds.values())
     shares = ", ".join(f"{name} {100 * watch.seconds[name] / total:.0f} %" for name in STAGES)
-    prepared = for_inference(model.to(device), options.precision)
     one, more = _marginal(prepared, size, device, options.repeats)
     other = median(seconds for seconds, _ in theirs[1:])
     return Measured(how, count, boxes, median(ours[1:]), other, theirs[-1][1], shares, one, more)
@@ -222,6 +229,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--images", type=int, default=32)
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--precision", default="32", choices=("auto", "32", "bf16"))
+    made.add_argument("--runtime", default="torch", choices=RUNTIMES)
     made.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1))
     made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return made

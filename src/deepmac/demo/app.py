@@ -38,6 +38,7 @@ from deepmac.models.files import own_refine, own_threshold
 from deepmac.models.refining import REFINES
 from deepmac.nn.inference import Precision
 from deepmac.nn.network import SegmentationNetwork
+from deepmac.predict.runtime import Runtime
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -60,6 +61,7 @@ def make_app(
     calibration: Calibration | None = None,
     corrections: Corrections | None = None,
     precision: Precision = "32",
+    runtime: Runtime = "torch",
 ) -> Starlette:
     """The application.
 
@@ -71,9 +73,10 @@ def make_app(
         calibration: of the model: scores become the IoU to expect.
         corrections: a data set to put right; None for pictures that the browser opens.
         precision: see ``Predictor``.
+        runtime: likewise.
     """
     limits = limits or Limits()
-    server = _Server(Gallery(model, limits, precision), name, calibration, corrections)
+    server = _Server(Gallery(model, limits, precision, runtime), name, calibration, corrections)
     page = files("deepmac.demo") / "page"
     routes = [
         Route("/" if entry.name == "index.html" else f"/{entry.name}", _page(entry))

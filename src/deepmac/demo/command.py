@@ -68,6 +68,7 @@ def _serve(options: argparse.Namespace) -> int:
         calibration=_calibration(options.model, model),
         corrections=corrections,
         precision=options.precision,
+        runtime=options.runtime,
     )
     listener = listen(options.host, options.port)
     port = listener.getsockname()[1]
@@ -147,6 +148,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "32", "bf16"),
         default="auto",
         help="auto: bfloat16 where the processor or card computes in it; default: auto",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=("torch", "openvino"),
+        default="torch",
+        help="openvino: the backbone by OpenVINO, sooner on CPUs; default: torch",
     )
     parser.add_argument(
         "--max-megabytes", type=_positive, default=25.0, help="of a picture file; default: 25"

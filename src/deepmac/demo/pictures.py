@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from deepmac.data.images import ImageFileError, read_image
 from deepmac.errors import UserError
-from deepmac.nn.inference import Precision, for_inference
+from deepmac.nn.inference import Precision
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.predictor import Predictor
+from deepmac.predict.runtime import Runtime, prepared_network
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF", "MPO")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -102,12 +103,17 @@ class Gallery:
         model: in eval mode.
         limits: of every picture, and of how many are kept.
         precision: see ``Predictor``.
+        runtime: likewise.
     """
 
     def __init__(
-        self, model: SegmentationNetwork, limits: Limits, precision: Precision = "32"
+        self,
+        model: SegmentationNetwork,
+        limits: Limits,
+        precision: Precision = "32",
+        runtime: Runtime = "torch",
     ) -> None:
-        self.model = for_inference(model, precision)
+        self.model = prepared_network(model, precision, runtime)
         self.limits = limits
         self._seen: OrderedDict[str, Picture] = OrderedDict()
         self._lock = threading.Lock()

@@ -140,6 +140,7 @@ def _calibrate(settings: LabelSettings) -> int:
         mask_options(model, settings),
         batch_size=settings.batch_size,
         workers=settings.workers,
+        runtime=settings.runtime,
         trainer={**settings.trainer, "devices": 1, "num_nodes": 1},
     )
     with writable(out):

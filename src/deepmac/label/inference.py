@@ -26,9 +26,10 @@ from deepmac.label.parts import Parts, writable
 from deepmac.label.plan import OnError, Plan
 from deepmac.label.progress import Progress
 from deepmac.label.stopping import leave_quietly
-from deepmac.nn.inference import for_inference, resolved
+from deepmac.nn.inference import resolved
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.masks import PictureMasks, box_probabilities
+from deepmac.predict.runtime import Runtime, prepared_network
 
 STAGES = ("decode", "backbone", "heads", "paste", "write")
 
@@ -330,6 +331,7 @@ def label_parts(
     restart: bool = False,
     shard: tuple[int, int] = (0, 1),
     tiles: bool = False,
+    runtime: Runtime = "torch",
     trainer: dict[str, Any] | None = None,
     watch: Stopwatch | None = None,
     quiet: bool = False,
@@ -348,6 +350,7 @@ def label_parts(
         restart: see :meth:`Parts.open`.
         shard: (i, n): every n-th part, from the i-th on.
         tiles: see :func:`deepmac.label.views.views_of`.
+        runtime: what computes the backbone; see :func:`deepmac.predict.runtime.prepared_network`.
         trainer: arguments of Lightning's ``Trainer`` (devices and the like); ``precision`` may also
             be one of ``deepmac.nn.inference.Precision``.
         watch: gets the seconds of each stage.
@@ -374,8 +377,8 @@ def label_parts(
         use_distributed_sampler=False,
         default_root_dir=str(parts.folder),
     )
-    network = for_inference(
-        network, "bf16" if precision == "bf16" else "32", runs_on=device_of(runner)
+    network = prepared_network(
+        network, "bf16" if precision == "bf16" else "32", runtime, runs_on=device_of(runner)
     )
     module = LabelModule(
         network,

@@ -15,6 +15,7 @@ from deepmac.label.choice import Choice, read_choice
 from deepmac.label.parts import writable
 from deepmac.label.plan import Plan, make_plan
 from deepmac.label.settings import FOLDER_FORMATS, LabelSettings
+from deepmac.predict.runtime import require_runtime
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def prepare(settings: LabelSettings) -> Prepared:
     Raises:
         UserError: anything that a user can mend.
     """
+    require_runtime(settings.runtime)
     check_paths(settings)
     source, _ = settings.places
     boxes = read_boxes(source, settings.images, settings.boxes_format)

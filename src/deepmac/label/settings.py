@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from deepmac.data.annotations.layout import Format as BoxesFormat
 from deepmac.errors import ConfigError
 from deepmac.models.refining import Refine
+from deepmac.predict.runtime import Runtime
 
 OnError = Literal["stop", "skip"]
 Format = Literal[
@@ -136,6 +137,8 @@ class Running:
             last one writes the output.
         precision: 32; bf16, sooner where the processor or card computes in it; auto, that where
             it does; or another name of Lightning's.
+        runtime: openvino: the network's backbone by OpenVINO, sooner on CPUs; torch: all of it by
+            torch.
     """
 
     on_error: OnError = "stop"
@@ -149,6 +152,7 @@ class Running:
     engine: Literal["local", "ray"] = "local"
     shard: str | None = None
     precision: str = "32"
+    runtime: Runtime = "torch"
 
 
 GROUPS = (Data, Choice, Masks, Review, Running)
@@ -178,6 +182,11 @@ class LabelSettings(Running, Review, Masks, Choice, Data):
         if self.share[1] > 1 and (self.restart or self.overwrite):
             raise ConfigError(
                 "--shard goes with neither --restart nor --overwrite: begin anew once"
+            )
+        if self.runtime == "openvino" and self.accelerator not in ("auto", "cpu"):
+            raise ConfigError(
+                f"--runtime openvino computes on processors, not on {self.accelerator}: leave it "
+                "out, or give --accelerator cpu"
             )
         if self.format not in FORMATS:
             raise ConfigError(f"no format {self.format!r}; there are {', '.join(FORMATS)}")
@@ -218,7 +227,8 @@ class LabelSettings(Running, Review, Masks, Choice, Data):
     def trainer(self) -> dict[str, Any]:
         """Arguments of Lightning's ``Trainer``."""
         names = ("accelerator", "devices", "num_nodes", "precision")
-        return {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in names}
+        return given if self.runtime == "torch" else given | {"accelerator": "cpu"}
 
 
 _PATHS = ("images", "boxes", "out", "redo", "calibration", "calibrate", "review")

@@ -14,7 +14,7 @@ from deepmac.class_map import ClassMap
 from deepmac.errors import UserError
 from deepmac.models.files import card_of, own_refine, own_threshold
 from deepmac.models.refining import Refine
-from deepmac.nn.inference import Precision, for_inference
+from deepmac.nn.inference import Precision
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.roi_crop import FARTHEST
 from deepmac.predict.boxes import Boxes, checked_boxes, edges, scaled_boxes
@@ -22,6 +22,7 @@ from deepmac.predict.letterbox import letterbox
 from deepmac.predict.masks import PictureMasks, crop_probabilities, input_size, require_finite
 from deepmac.predict.points import Points, checked_points, scaled_points
 from deepmac.predict.results import BoxMasks, Floats, Prediction
+from deepmac.predict.runtime import Runtime, prepared_network
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,9 +46,11 @@ class Predictor:
             time; None takes the model's own, or ``none``.
         precision: ``32``; ``bf16`` for convolutions in bfloat16; ``auto`` for that where the
             processor or card computes in it.
+        runtime: ``torch``; ``openvino``: the backbone by OpenVINO, sooner on CPUs (extra
+            ``openvino``).
 
     Raises:
-        UserError: weights that are not finite.
+        UserError: weights that are not finite; a runtime that is missing or not for this model.
     """
 
     def __init__(
@@ -59,10 +62,11 @@ class Predictor:
         threshold: float | None = None,
         refine: Refine | None = None,
         precision: Precision = "32",
+        runtime: Runtime = "torch",
     ) -> None:
         card = card_of(model)
         self.model = model.eval()
-        self.network = for_inference(self.model, precision)
+        self.network = prepared_network(self.model, precision, runtime)
         self.class_map = class_map or (card.class_map if card else None)
         self.image_size = image_size or input_size(model)
         self.threshold = threshold if threshold is not None else own_threshold(model)

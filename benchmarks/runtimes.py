@@ -1,0 +1,79 @@
+"""Torch and OpenVINO beside each other: a picture and its boxes on one thread.
+
+``python -m benchmarks.runtimes``: deepmac-lite, processor time in milliseconds, in turns, so that
+what else the machine does falls on all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepmac.models.files import load_model
+from deepmac.nn.network import SegmentationNetwork
+from deepmac.predict.masks import crop_probabilities, input_size
+from deepmac.predict.runtime import RUNTIMES, prepared_network
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="deepmac-lite")
+    parser.add_argument("--size", type=int, help="side of the network input; the model's own")
+    parser.add_argument("--boxes", type=int, nargs="+", default=[3, 20])
+    parser.add_argument("--repeats", type=int, default=15)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    model = load_model(options.model)
+    size = options.size or input_size(model)
+    networks = {
+        (precision, runtime): prepared_network(model, precision, runtime)
+        for precision in ("32", "bf16")
+        for runtime in RUNTIMES
+    }
+    print(f"{options.model}, input {size} x {size}, one thread, median of {options.repeats} turns")
+    for count in options.boxes:
+        picture = _picture(size, count)
+        sides = {key: _side(network, *picture) for key, network in networks.items()}
+        found = _in_turns(sides, options.repeats)
+        for precision in ("32", "bf16"):
+            plain, other = (1e3 * found[precision, runtime] for runtime in RUNTIMES)
+            print(
+                f"  {count} boxes, precision {precision}: torch {plain:.1f} ms, openvino "
+                f"{other:.1f} ms, {plain / other:.2f} x"
+            )
+
+
+def _picture(size: int, count: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (1, 3, size, size), generator=generator).to(torch.uint8)
+    corners = torch.rand(1, count, 2, generator=generator) * 0.6 * size
+    sides = (0.1 + 0.3 * torch.rand(1, count, 2, generator=generator)) * size
+    return image, torch.cat([corners, corners + sides], dim=2)
+
+
+def _side(network: SegmentationNetwork, image: Tensor, boxes: Tensor) -> Callable[[], object]:
+    return lambda: crop_probabilities(network, network.last_stage(image), boxes)
+
+
+@torch.inference_mode()
+def _in_turns(sides: dict[Any, Callable[[], object]], repeats: int) -> dict[Any, float]:
+    """Median processor time of each, seconds."""
+    seconds: dict[Any, list[float]] = {key: [] for key in sides}
+    for turn in range(repeats + 2):  # two to warm up
+        for key, side in sides.items():
+            started = time.process_time()
+            side()
+            if turn > 1:
+                seconds[key].append(time.process_time() - started)
+    return {key: median(own) for key, own in seconds.items()}
+
+
+if __name__ == "__main__":
+    main()
