@@ -66,7 +66,7 @@ def _graph(graph: Graph) -> dict[str, Any]:
 
 
 def _shape(graph: Graph, name: str) -> list[int | str]:
-    symbols = {0: "batch", 1: "boxes", 2: "height", 3: "width"}
+    symbols = {0: "batch", 1: "boxes", 2: "points" if name == "points" else "height", 3: "width"}
     free = graph.free[name]
     shape = graph.inputs[name].shape
     return [symbols[axis] if axis in free else side for axis, side in enumerate(shape)]

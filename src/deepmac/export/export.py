@@ -11,7 +11,7 @@ from typing import Literal
 
 from deepmac.errors import UserError
 from deepmac.export.description import describe
-from deepmac.export.graphs import Graph, boxes_graph, detect_graph
+from deepmac.export.graphs import Graph, boxes_graph, clicks_graph, detect_graph
 from deepmac.export.onnx_format import OnnxRun, require_onnx, write_onnx
 from deepmac.export.parity import largest_difference
 from deepmac.export.torch_format import TorchRun, write_torch
@@ -50,7 +50,8 @@ def export_model(
     *,
     fixed_size: bool = False,
 ) -> Exported:
-    """Write ``detect`` (of a model with a detector) and ``boxes`` graphs, and run each once.
+    """Write ``detect`` (of a model with a detector), ``boxes`` and ``clicks`` (of one that takes
+    any) graphs, and run each once.
 
     Args:
         model: from ``load_model``.
@@ -82,6 +83,8 @@ def export_model(
         makers.insert(0, lambda size: detect_graph(network, card.class_map, size))
     else:
         result.notes.append("no detect graph: this model makes masks of given boxes alone")
+    if network.takes_clicks:
+        makers.append(lambda size: clicks_graph(network, size))
     with new_folder(out) as folder:
         graphs: dict[str, Graph] = {}
         for make in makers:

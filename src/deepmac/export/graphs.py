@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.export import Dim
 from deepmac.class_map import ClassMap
 from deepmac.export.deepmarc_detect import StaticTwoStage
 from deepmac.nn.centernet import Detections
+from deepmac.nn.clicks import Clicks
 from deepmac.nn.deepmarc.model import DeepMARC
 from deepmac.nn.network import SegmentationNetwork
 
@@ -47,6 +48,35 @@ class BoxesGraph(nn.Module):
         """(B, 3, H, W) float RGB in 0..255 and (B, N, 4) xyxy input pixels -> (B, N, S, S)."""
         masks: Tensor = self.network.mask_probabilities(self.network.last_stage(images), boxes)
         return masks
+
+
+class ClicksGraph(nn.Module):
+    """Pictures, boxes and clicks to the foreground probabilities within every box."""
+
+    def __init__(self, network: SegmentationNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, boxes: Tensor, points: Tensor) -> Tensor:
+        """As ``BoxesGraph``, corrected by clicks.
+
+        Args:
+            images: (B, 3, H, W) float RGB in 0..255.
+            boxes: (B, N, 4) xyxy input pixels.
+            points: (B, N, K, 3) x, y in input pixels, and 1 on the object or 0 beside it; NaN where
+                there is no further one.
+
+        Returns:
+            (B, N, S, S).
+        """
+        batch, _, number = points.shape[:3]
+        # onnxruntime reduces over nothing wrongly: there always is a box, the last, without clicks.
+        boxes = torch.cat([boxes, boxes.new_zeros(batch, 1, 4)], dim=1)
+        points = torch.cat([points, points.new_full((batch, 1, number, 3), torch.nan)], dim=1)
+        clicks = Clicks(points[..., :2], points[..., 2])
+        stage = self.network.last_stage(images)
+        masks = self.network.mask_probabilities(stage, boxes, clicks=clicks)
+        return masks[:, :-1]
 
 
 class DetectGraph(nn.Module):
@@ -96,6 +126,23 @@ def boxes_graph(network: SegmentationNetwork, size: int | None) -> Graph:
         inputs={"images": images, "boxes": torch.stack([boxes, boxes.flip(0)]).repeat(1, 3, 1)},
         free={"images": free, "boxes": {0: free[0], 1: Dim("boxes", min=0)}},
         outputs=("masks",),
+    )
+
+
+def clicks_graph(network: SegmentationNetwork, size: int | None) -> Graph:
+    """``ClicksGraph`` with one click or more a box, which may be none; else as ``boxes_graph``."""
+    graph = boxes_graph(network, size)
+    middle = graph.inputs["boxes"].unflatten(-1, (2, 2)).mean(dim=2)
+    click = torch.cat([middle, torch.ones_like(middle[..., :1])], dim=-1)
+    points = torch.stack([click, click * torch.tensor([0.9, 0.9, 0.0])], dim=2)
+    points[:, 0] = torch.nan  # a box without clicks
+    free = {**graph.free["boxes"], 2: Dim("points", min=1)}
+    return replace(
+        graph,
+        name="clicks",
+        module=ClicksGraph(network),
+        inputs={**graph.inputs, "points": points},
+        free={**graph.free, "points": free},
     )
 
 

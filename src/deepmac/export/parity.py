@@ -46,7 +46,9 @@ def _cases(graph: Graph) -> list[dict[str, Tensor]]:
     if 0 in graph.free["images"]:
         cases.append({name: value[:1] for name, value in first.items()})
     if "boxes" in first:
-        cases += [{**first, "boxes": first["boxes"][:, :count]} for count in (0, 1)]
+        by_box = [name for name in ("boxes", "points") if name in first]
+        for count in (0, 1):
+            cases.append({**first, **{name: first[name][:, :count] for name in by_box}})
     if 2 in graph.free["images"]:
         height, width = first["images"].shape[-2:]
         turned = blobs(1, width, height)  # the other way round

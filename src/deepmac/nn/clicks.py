@@ -39,7 +39,7 @@ class Clicks(NamedTuple):
 
     def rows(self) -> Tensor:
         """(B, N) bool: which boxes have any."""
-        return self.there().sum(dim=-1) > 0  # onnxruntime's any() fails where there is no box
+        return self.there().any(dim=-1)
 
     def joined(self, other: Clicks) -> Clicks:
         """Those of both."""
