@@ -190,6 +190,22 @@ def test_killed_twenty_times_with_workers__finishes_with_the_same_bytes(
 
 
 @pytest.mark.slow
+def test_process_without_a_part__waits_for_the_other(
+    server: Server, job, boxes_only: Path, tmp_path: Path
+) -> None:
+    content = json.loads(boxes_only.read_text())
+    first = content["images"][0]["id"]
+    content["images"] = content["images"][:1]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == first]
+    boxes_only.write_text(json.dumps(content))
+    two = deepmac("label", *job("two"), "--devices", "2")
+    done = subprocess.run(two, env=environment(tmp_path), capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert server.run(*job("whole")) == 0
+    assert files(tmp_path / "two") == files(tmp_path / "whole")
+
+
+@pytest.mark.slow
 def test_two_processes__write_the_same_bytes_as_one_and_resume_each_other(
     server: Server, job, tmp_path: Path
 ) -> None:

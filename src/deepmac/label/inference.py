@@ -228,6 +228,8 @@ class LabelModule(pl.LightningModule):
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__()
+        # A process may have nothing to do: few images, or a job that goes on.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.shard = shard
         self.network = network
         self.plan, self.parts, self.writer = plan, parts, writer
@@ -275,9 +277,12 @@ class LabelModule(pl.LightningModule):
         self._waiting.append(self._thread.submit(self.writer.write, batch, crops, self.watch))
 
     def on_predict_end(self) -> None:
-        """Everything is on disk, everywhere."""
+        """What this process had to do is on disk."""
         self._finish(0)
         self.progress.stop()
+
+    def teardown(self, stage: str) -> None:
+        """Everything is on disk, everywhere; a process without batches comes here alone."""
         self.trainer.strategy.barrier()
 
     def close(self, error: BaseException | None = None) -> None:
