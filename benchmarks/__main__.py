@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -113,7 +114,7 @@ def _shapes(quick: bool) -> Path:
 def _card_section() -> str:
     return (
         "## On a card\n\n`make gpu` measures on one CUDA card within six minutes what processors "
-        "cannot show, and writes `docs/figures/gpu.json` as it goes.\n" + card_table()
+        "cannot show, and writes\n`docs/figures/gpu.json` as it goes.\n" + card_table()
     )
 
 
@@ -122,7 +123,8 @@ def card_table(figures: Path = Path("docs/figures/gpu.json")) -> str:
     if not figures.is_file():
         return ""
     report = json.loads(figures.read_text(encoding="utf-8"))
-    lines = [f"\n{report['card']}; {report['machine']}.\n", "| part | found |", "|---|---|"]
+    about = textwrap.fill(f"{report['card']}; {report['machine']}.", 100)
+    lines = [f"\n{about}\n", "| part | found |", "|---|---|"]
     for part, found in report["parts"].items():
         for name, value in _flat(found):
             text = f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,8 @@ def markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
     """A page with the table and how it was made."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
+    told = (textwrap.fill(f"- {note}", 100, subsequent_indent="  ") for note in notes)
+    return "\n".join([*lines, "", *told, ""])
 
 
 def machine() -> str:
