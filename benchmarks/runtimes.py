@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.table import in_turns
 from deepmac.models.files import load_model
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.masks import crop_probabilities, input_size
@@ -40,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{options.model}, input {size} x {size}, one thread, median of {options.repeats} turns")
     for count in options.boxes:
         picture = _picture(size, count)
-        sides = {key: _side(network, *picture) for key, network in networks.items()}
-        found = _in_turns(sides, options.repeats)
+        sides = [_side(network, *picture) for network in networks.values()]
+        with torch.inference_mode():
+            spent = in_turns(sides, options.repeats, time.process_time)
+        found = dict(zip(networks, spent, strict=True))
         for precision in ("32", "bf16"):
             plain, other = (1e3 * found[precision, runtime] for runtime in RUNTIMES)
             print(
@@ -60,19 +61,6 @@ def _picture(size: int, count: int) -> tuple[Tensor, Tensor]:
 
 def _side(network: SegmentationNetwork, image: Tensor, boxes: Tensor) -> Callable[[], object]:
     return lambda: crop_probabilities(network, network.last_stage(image), boxes)
-
-
-@torch.inference_mode()
-def _in_turns(sides: dict[Any, Callable[[], object]], repeats: int) -> dict[Any, float]:
-    """Median processor time of each, seconds."""
-    seconds: dict[Any, list[float]] = {key: [] for key in sides}
-    for turn in range(repeats + 2):  # two to warm up
-        for key, side in sides.items():
-            started = time.process_time()
-            side()
-            if turn > 1:
-                seconds[key].append(time.process_time() - started)
-    return {key: median(own) for key, own in seconds.items()}
 
 
 if __name__ == "__main__":

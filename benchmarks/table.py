@@ -68,16 +68,26 @@ class Skipped(Exception):
     """A row that cannot be measured here; its text says why."""
 
 
-def in_turns(sides: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each side; one run of each to warm up, then all of them in turn."""
+def in_turns(
+    sides: Sequence[Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Median seconds of each side; one run of each to warm up, then all of them in turn.
+
+    Args:
+        sides: what is timed.
+        repeats: of each, at least 1.
+        clock: ``time.process_time`` where other work runs beside it.
+    """
     for side in sides:
         side()
     seconds: list[list[float]] = [[] for _ in sides]
     for _ in range(repeats):
         for own, side in zip(seconds, sides, strict=True):
-            started = time.perf_counter()
+            started = clock()
             side()
-            own.append(time.perf_counter() - started)
+            own.append(clock() - started)
     return [median(own) for own in seconds]
 
 

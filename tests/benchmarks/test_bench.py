@@ -25,7 +25,10 @@ def test_in_turns__warms_up_and_alternates() -> None:
     assert calls == ["a", "b"] * 3
 
 
-@pytest.mark.parametrize("row", ["crop"])  # CI runs all: --quick
+SLOW = [pytest.param(row, marks=pytest.mark.slow) for row in ("evaluation", "opening")]
+
+
+@pytest.mark.parametrize("row", ["crop", *SLOW])  # CI runs all: --quick
 def test_bench__every_row_runs_in_small(row: str, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     command = [sys.executable, "-m", "benchmarks", row, "--quick", "--write", str(page)]

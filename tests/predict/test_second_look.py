@@ -96,7 +96,7 @@ class Brightness:
     def mask_frames(self, boxes):
         return boxes
 
-    def mask_probabilities(self, stage, boxes, valid=None, labels=None):
+    def mask_probabilities(self, stage, boxes, valid=None, labels=None, clicks=None):
         from deepmac.nn.roi_crop import roi_crop
 
         return roi_crop(stage[:, :1], boxes, 16)[:, :, 0]

@@ -19,7 +19,6 @@ from torch import Tensor
 from deepmac.errors import UserError
 from deepmac.models.files import card_of
 from deepmac.models.refining import Refine
-from deepmac.nn.clicks import Clicks
 from deepmac.nn.conventions import PasteRule
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.roi_crop import static_shapes
@@ -76,16 +75,10 @@ def crop_probabilities(
                 boxes[:, some],
                 None if valid is None else valid[:, some],
                 None if labels is None else labels[:, some],
-                **_given(None if points is None else points[:, some]),
+                clicks_of(None if points is None else points[:, some]),
             ).float()
         )
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-
-def _given(points: Tensor | None) -> dict[str, Clicks]:
-    """Clicks as an argument, where there are any: other networks need not know of them."""
-    clicks = clicks_of(points)
-    return {} if clicks is None else {"clicks": clicks}
 
 
 def box_probabilities(

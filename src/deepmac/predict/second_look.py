@@ -177,10 +177,7 @@ def closer(
 def _asked(
     network: SegmentationNetwork, stage: Any, boxes: Tensor, points: Tensor | None
 ) -> Tensor:
-    clicks = clicks_of(points)
-    if clicks is None:
-        return network.mask_probabilities(stage, boxes).float()
-    return network.mask_probabilities(stage, boxes, clicks=clicks).float()
+    return network.mask_probabilities(stage, boxes, clicks=clicks_of(points)).float()
 
 
 def _moved(points: Tensor, scale: Tensor, origin: Tensor | float = 0.0) -> Tensor:
