@@ -13,6 +13,7 @@ from deepmac.nn.hourglass import (
     HourglassSpec,
     Residual,
     hourglass_backbone,
+    plus_upsampled,
     upsample_nearest,
 )
 from deepmac.nn.norm import BatchNorm2d
@@ -41,6 +42,19 @@ def small_network(
 def test_upsample_nearest__repeats_every_cell_four_times() -> None:
     x = torch.randn(2, 3, 4, 5)
     assert torch.equal(upsample_nearest(x), nn.functional.interpolate(x, scale_factor=2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_plus_upsampled__is_the_sum_in_place_where_nothing_learns(dtype, layout) -> None:
+    fine = torch.randn(2, 3, 8, 10).to(dtype).to(memory_format=layout)
+    coarse = torch.randn(2, 3, 4, 5, dtype=dtype)
+    before, wanted = fine.clone(), fine + upsample_nearest(coarse)
+    assert torch.equal(plus_upsampled(fine, coarse), wanted)
+    assert torch.equal(fine, before)
+    with torch.no_grad():
+        assert torch.equal(plus_upsampled(fine, coarse), wanted)
+    assert torch.equal(fine, wanted)
 
 
 def test_hourglass_104__has_the_parameters_of_the_original() -> None:

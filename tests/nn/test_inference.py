@@ -5,6 +5,7 @@ import torch
 from timm.layers import Conv2dSame
 from torch import nn
 
+from deepmac.nn.backbones import IMAGENET
 from deepmac.nn.inference import for_inference, has_bfloat16
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.norm import BatchNorm2d
@@ -56,6 +57,8 @@ def answers(network) -> list[torch.Tensor]:
         pytest.param(lambda: deepmac("resnet18"), id="resnet"),
         pytest.param(lambda: deepmac("densenet121"), id="densenet"),
         pytest.param(lambda: deepmac("mobilenetv4_conv_small"), id="mobilenet"),
+        pytest.param(lambda: deepmac("mobilenetv3_small_100"), id="hardswish and squeezing"),
+        pytest.param(lambda: deepmac("efficientnet_b0"), id="silu"),
         pytest.param(lambda: deepmac("convnext_atto"), id="convnext without batch norms"),
         pytest.param(
             lambda: with_statistics(
@@ -80,6 +83,43 @@ def test_for_inference__changes_no_number_and_not_the_network(network) -> None:
 def test_for_inference__leaves_no_norm_behind_a_convolution(backbone: str) -> None:
     left = [m for m in for_inference(deepmac(backbone)).modules() if hasattr(m, "running_mean")]
     assert not left
+
+
+@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18"])
+def test_for_inference__leaves_activations_and_sums_to_convolutions(backbone: str) -> None:
+    copied = for_inference(deepmac(backbone))
+    left = [m for m in copied.backbone.modules() if isinstance(m, nn.ReLU | nn.ReLU6)]
+    plus = [m for m in copied.modules() if type(m).__name__ == "_WithSkip"]
+    blocks = [m for m in deepmac(backbone).modules() if getattr(m, "has_skip", False)]
+    # The last ReLU of a ResNet's block reads a sum.
+    assert len(left) == (0 if backbone == "tf_efficientnet_lite0" else 8)
+    assert len(plus) == len(blocks)
+
+
+class ReadTwice(nn.Module):
+    """A map whose activation is not all that reads it."""
+
+    out_channels, stride, num_outputs, size_divisor = 8, 4, 1, 4
+    normalization = IMAGENET
+
+    def __init__(self, weights: str | None = None) -> None:
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.ReLU()
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        wide = self.conv(images)
+        return [self.act(wide) - wide]
+
+
+def test_activation_beside_other_readers__stays_where_it_is() -> None:
+    original = deepmac("hourglass_tiny2")
+    original.backbone = ReadTwice()
+    original.heads = original.heads[:1]
+    for head in original.heads[0].values():
+        head[0] = nn.Conv2d(8, head[0].out_channels, 3, padding=1)
+    for ours, theirs in zip(answers(for_inference(original)), answers(original), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_bf16__stays_close() -> None:
@@ -149,7 +189,7 @@ def test_packed_convolution__is_the_convolution(stride, kernel, groups) -> None:
                 torch.testing.assert_close(packed(x), out, rtol=1e-5, atol=1e-5)
                 other = torch.randn_like(out)
                 torch.testing.assert_close(
-                    packed.relu_of_sum(x, other), (out + other).relu(), rtol=1e-5, atol=1e-5
+                    packed.plus(x, other, relu=True), (out + other).relu(), rtol=1e-5, atol=1e-5
                 )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from deepmac.errors import UserError
 from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.nn.extensions import is_path, made, named_class
-from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone, upsample_nearest
+from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone, plus_upsampled
 from deepmac.nn.initialization import initialize_weights
 from deepmac.nn.norm import BatchNorm2d
 from deepmac.nn.pretrained import load_pretrained, package_tensors, read_tensors
@@ -241,7 +241,7 @@ class TimmPyramid(Backbone):
         for index, lateral in zip(reversed(self.levels), reversed(self.laterals), strict=True):
             level = features[index]
             level = lateral(level.permute(0, 3, 1, 2) if self.channels_last else level)
-            merged = level if merged is None else level + upsample_nearest(merged)
+            merged = level if merged is None else plus_upsampled(level, merged)
         return [self.smooth(merged)]
 
 

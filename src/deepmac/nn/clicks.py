@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from deepmac.nn.conventions import Conventions
 from deepmac.nn.mask_heads import MaskHead, build_mask_head, check_mask_size
-from deepmac.nn.roi_crop import static_shapes
+from deepmac.nn.tracing import static_shapes
 
 SIGMA = 1.5
 """Of the Gaussian that a click is drawn as, in cells of the crop."""

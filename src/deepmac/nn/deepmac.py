@@ -30,8 +30,8 @@ from deepmac.nn.roi_crop import (
     bounded_boxes,
     box_coordinates,
     roi_crop,
-    static_shapes,
 )
+from deepmac.nn.tracing import static_shapes
 
 _FEW_CELLS = 16  # a head costs nine times as much a cell where it runs around single ones
 # These heads take the instance embedding as parameters (or project it): never concatenated.

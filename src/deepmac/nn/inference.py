@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
@@ -21,7 +22,7 @@ from deepmac.nn.clicks import Clicks
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.norm import BatchNorm2d
-from deepmac.nn.packed import Through, can_pack, pack_convolutions
+from deepmac.nn.packed import ACTIVATIONS, Followed, Through, can_pack, pack_convolutions
 
 Precision = Literal["auto", "32", "bf16"]
 """``32``: float32. ``bf16``: convolutions in bfloat16. ``auto``: the second where the device
@@ -58,15 +59,16 @@ def for_inference(
     device = runs_on or next(network.parameters()).device
     kind = resolved(precision, device)
     prepared = copy.deepcopy(network).eval().requires_grad_(False)
+    packs = device.type == "cpu" and can_pack()
     with torch.inference_mode(False), torch.no_grad():
-        _fold_norms(prepared)
+        _merge(prepared, activations=packs)
         if device.type in ("cpu", "cuda"):
             prepared.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             for part in prepared.inference_parts():
                 part.register_forward_pre_hook(_channels_last)
         if kind == "bf16":
             _to_bfloat16(prepared)
-        if device.type == "cpu" and can_pack():
+        if packs:
             for part in prepared.inference_parts():
                 pack_convolutions(part)
     prepared.prepared = kind
@@ -141,32 +143,40 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
     return values
 
 
-def _fold_norms(network: SegmentationNetwork) -> None:
-    """Fold each norm that a convolution feeds; all or nothing, as the answers tell.
+def _merge(network: SegmentationNetwork, *, activations: bool) -> None:
+    """Make each norm, and each activation if asked, a part of the convolution that feeds it.
 
-    A click head has no say in what the masks without clicks are.
+    All or nothing, as the answers tell. A click head has no say in what the masks without clicks
+    are.
     """
     divisor = int(network.backbone.size_divisor)
     side = divisor * -(-64 // divisor)
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 255
     image = image.to(next(network.parameters()).device)
-    _fold_where_equal(network, lambda: _answers(network, image))
-    if network.takes_clicks:
-        _fold_where_equal(network, lambda: _answers(network, image, clicks=True), "click_head.")
+    merges: list[tuple[tuple[type[nn.Module], ...], Callable[..., None]]] = [(_NORMS, _fold)]
+    if activations:
+        merges.append((tuple(ACTIVATIONS), _follow))
+    for kinds, merge in merges:
+        _merge_where_equal(network, kinds, merge, lambda: _answers(network, image))
+        if network.takes_clicks:
+            clicked = partial(_answers, network, image, clicks=True)
+            _merge_where_equal(network, kinds, merge, clicked, "click_head.")
 
 
-def _fold_where_equal(
-    network: SegmentationNetwork, answers: Callable[[], Tensor], part: str = ""
+def _merge_where_equal(
+    network: SegmentationNetwork,
+    kinds: tuple[type[nn.Module], ...],
+    merge: Callable[[nn.Module, str, str], None],
+    answers: Callable[[], Tensor],
+    part: str = "",
 ) -> None:
-    """Fold the norms of one part of a network, if its answers stay as they are."""
+    """``merge`` pairs of one part of a network, if its answers stay as they are."""
     before = answers()
-    pairs = [pair for pair in _pairs(network, answers) if pair[1].startswith(part)]
+    pairs = [pair for pair in _pairs(network, answers, kinds) if pair[1].startswith(part)]
     held = copy.deepcopy(network)
-    for convolution, norm in pairs:
-        _fold(network.get_submodule(convolution), network.get_submodule(norm))
-        _replace(network, norm)
-    after = answers()
-    if not torch.allclose(before, after, rtol=1e-3, atol=1e-4):  # an output has other readers
+    for convolution, reader in pairs:
+        merge(network, convolution, reader)
+    if not torch.allclose(before, answers(), rtol=1e-3, atol=1e-4):  # an output has other readers
         network.__dict__.update(held.__dict__)
 
 
@@ -181,23 +191,29 @@ def _answers(network: SegmentationNetwork, image: Tensor, *, clicks: bool = Fals
     return network.mask_probabilities(stage, boxes, labels=labels)
 
 
-def _pairs(network: SegmentationNetwork, answers: Callable[[], Tensor]) -> list[tuple[str, str]]:
-    """Names of (convolution, norm) where the second takes what the first gives, once."""
-    outputs: dict[int, tuple[str, Tensor]] = {}
+def _pairs(
+    network: SegmentationNetwork,
+    answers: Callable[[], Tensor],
+    kinds: tuple[type[nn.Module], ...],
+) -> list[tuple[str, str]]:
+    """Names of (convolution, module of ``kinds``): the second takes what the first gives, once."""
+    outputs: dict[int, tuple[str, Tensor, int]] = {}
     pairs: list[tuple[str, str]] = []
     hooks = []
     for name, module in network.named_modules():
         if type(module) in _CONVOLUTIONS:
 
             def keep(_: Any, __: Any, output: Tensor, name: str = name) -> None:
-                outputs[id(output)] = (name, output)  # held, so that no other gets its id
+                # Held, so that no other gets its id; a sum in place makes it another's output.
+                outputs[id(output)] = (name, output, output._version)
 
             hooks.append(module.register_forward_hook(keep))
-        elif isinstance(module, _NORMS):
+        elif isinstance(module, kinds):
 
             def look(_: Any, inputs: tuple[Any, ...], name: str = name) -> None:
-                if id(inputs[0]) in outputs:
-                    pairs.append((outputs[id(inputs[0])][0], name))
+                feeding, _, version = outputs.get(id(inputs[0]), ("", None, 0))
+                if feeding and inputs[0]._version == version:
+                    pairs.append((feeding, name))
 
             hooks.append(module.register_forward_pre_hook(look))
     try:
@@ -209,8 +225,10 @@ def _pairs(network: SegmentationNetwork, answers: Callable[[], Tensor]) -> list[
     return [pair for pair in pairs if times[pair[0]] == times[pair[1]] == 1]
 
 
-def _fold(convolution: Any, norm: Any) -> None:
-    """In float64, rounded once."""
+def _fold(network: nn.Module, convolution_name: str, norm_name: str) -> None:
+    """Make a norm part of a convolution: in float64, rounded once."""
+    convolution: Any = network.get_submodule(convolution_name)
+    norm: Any = network.get_submodule(norm_name)
     weight, bias = fuse_conv_bn_weights(
         convolution.weight.double(),
         None if convolution.bias is None else convolution.bias.double(),
@@ -223,13 +241,17 @@ def _fold(convolution: Any, norm: Any) -> None:
     dtype = convolution.weight.dtype
     convolution.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     convolution.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+    left = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else Through()
+    _replace(network, norm_name, left)  # timm's norms hold an activation
 
 
-def _replace(network: nn.Module, name: str) -> None:
-    """Put what is left of a norm in its place: timm's hold an activation."""
+def _follow(network: nn.Module, convolution: str, activation: str) -> None:
+    """Have a convolution do an activation."""
+    after = network.get_submodule(activation)
+    _replace(network, convolution, Followed(network.get_submodule(convolution), after))
+    _replace(network, activation, nn.Identity())
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, own = name.rpartition(".")
-    norm = network.get_submodule(name)
-    left: nn.Module = Through()
-    if isinstance(norm, BatchNormAct2d):
-        left = nn.Sequential(norm.drop, norm.act)
-    setattr(network.get_submodule(parent), own, left)
+    setattr(network.get_submodule(parent), own, module)

@@ -1,7 +1,7 @@
 """Convolutions for predictions on a CPU.
 
-Their weights are laid out once as oneDNN reads them; the sum and the ReLU that follow a convolution
-are done in the same pass over memory.
+Their weights are laid out once as oneDNN reads them; the sum and the activation that follow a
+convolution are done in the same pass over memory.
 
 The operators are those that ``torch.compile`` emits for CPUs; they know no gradient.
 """
@@ -11,13 +11,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers import Conv2dSame
-from timm.layers.padding import pad_same
+import torch.nn.functional as F
+from timm.layers import Conv2dSame, DropPath
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 
 from deepmac.nn.hourglass import ConvBlock, Residual
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # other subclasses may do more than convolve
+
+ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
+    nn.ReLU: ("relu", []),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+    nn.SiLU: ("swish", []),
+    nn.Hardswish: ("hardswish", []),
+}
+"""What a convolution can do to its output while it writes it, with oneDNN's name and numbers."""
 
 
 def can_pack() -> bool:
@@ -34,10 +43,27 @@ def pack_convolutions(module: nn.Module) -> None:
             setattr(module, name, _Residual(child))
         elif isinstance(child, ConvBlock) and _is_folded(child):
             setattr(module, name, _Block(child))
+        elif isinstance(child, _WITH_SKIP) and _ends_in_a_convolution(child):
+            setattr(module, name, _WithSkip(child))
+        elif isinstance(child, Followed):
+            setattr(module, name, PackedConvolution(child.convolution, child.then))
         elif type(child) in _CONVOLUTIONS and _takes(child):
             setattr(module, name, PackedConvolution(child))
         else:
             pack_convolutions(child)
+
+
+class Followed(nn.Module):
+    """A convolution and the activation that alone reads it, one of ``ACTIVATIONS``."""
+
+    def __init__(self, convolution: Any, then: nn.Module) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.then = then
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.then(self.convolution(x))
+        return out
 
 
 class PackedConvolution(nn.Module):
@@ -45,47 +71,70 @@ class PackedConvolution(nn.Module):
 
     Args:
         convolution: whose weights are copied.
-        then: ``none``, or ``relu`` of its output.
+        then: one of ``ACTIVATIONS`` of its output, or None.
     """
 
-    def __init__(self, convolution: Any, then: str = "none") -> None:
+    def __init__(self, convolution: Any, then: nn.Module | None = None) -> None:
         super().__init__()
         self.same = isinstance(convolution, Conv2dSame)
         self.kernel, self.stride = list(convolution.kernel_size), list(convolution.stride)
         self.dilation, self.groups = list(convolution.dilation), convolution.groups
         self.padding = [0, 0] if self.same else list(convolution.padding)
-        self.then = then
+        self.then, self.bounds = ("none", []) if then is None else ACTIVATIONS[type(then)]
         self.bias = convolution.bias
-        self._weight = convolution.weight.detach()  # laid out anew when the first input comes
+        self._plain = convolution.weight.detach()
+        self._laid_out: dict[tuple[int, ...], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        x, weight = self._prepared(x)
+        x, weight, geometry = self._prepared(x)
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, weight, self.bias, *self._geometry(), self.then, [], ""
+            x, weight, self.bias, *geometry, self.then, self.bounds, ""
         )
         return out
 
-    def relu_of_sum(self, x: Tensor, other: Tensor) -> Tensor:
-        """ReLU of the convolution of ``x`` plus ``other``, which has the output's shape."""
-        x, weight = self._prepared(x)
+    def plus(self, x: Tensor, other: Tensor, *, relu: bool = False) -> Tensor:
+        """The convolution of ``x`` plus ``other`` of the output's shape, or the ReLU of that."""
+        x, weight, geometry = self._prepared(x)
+        then = "relu" if relu else None
         out: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-            x, other, weight, self.bias, *self._geometry(), "add", 1.0, "relu", [], ""
+            x, other, weight, self.bias, *geometry, "add", 1.0, then, [], ""
         )
         return out
 
-    def _geometry(self) -> tuple[list[int], list[int], list[int], int]:
-        return self.padding, self.stride, self.dilation, self.groups
-
-    def _prepared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _prepared(
+        self, x: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[list[int], list[int], list[int], int]]:
+        """Input, weight, and padding, stride, dilation, groups."""
+        padding, grown = self.padding, (0, 0)
         if self.same:
-            x = pad_same(x, self.kernel, self.stride, self.dilation)
-        weight = self._weight
-        if not weight.is_mkldnn:  # the best layout depends on the input's size
-            weight = torch.ops.mkldnn._reorder_convolution_weight(
-                weight, *self._geometry(), list(x.shape)
+            before, after = self._same_padding(x)
+            if before == after:
+                padding = after
+            elif self.groups > 1 and self.dilation == [1, 1]:
+                # A kernel with a row of zeros more is sooner done than a copy with a border.
+                padding, grown = after, (after[0] - before[0], after[1] - before[1])
+            else:
+                x = F.pad(x, (before[1], after[1], before[0], after[0]))
+        geometry = padding, self.stride, self.dilation, self.groups
+        weight = self._laid_out.get(grown)
+        if weight is None:  # the best layout depends on the input's size: that of the first
+            weight = F.pad(self._plain, (grown[1], 0, grown[0], 0))
+            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, list(x.shape))
+            self._laid_out[grown] = weight
+            if not self.same:
+                self._plain = weight
+        return x, weight, geometry
+
+    def _same_padding(self, x: Tensor) -> tuple[list[int], list[int]]:
+        """Rows and columns before and after, as TensorFlow's "same"."""
+        total = [
+            max((-(-side // stride) - 1) * stride + (kernel - 1) * dilation + 1 - side, 0)
+            for side, stride, kernel, dilation in zip(
+                x.shape[-2:], self.stride, self.kernel, self.dilation, strict=True
             )
-            self._weight = weight
-        return x, weight
+        ]
+        before = [both // 2 for both in total]
+        return before, [both - first for both, first in zip(total, before, strict=True)]
 
 
 class _Block(nn.Module):
@@ -94,7 +143,7 @@ class _Block(nn.Module):
     def __init__(self, block: ConvBlock) -> None:
         super().__init__()
         self.every = block.every
-        self.conv = PackedConvolution(block.conv, "relu" if block.relu else "none")
+        self.conv = PackedConvolution(block.conv, nn.ReLU() if block.relu else None)
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         if self.every > 1:
@@ -114,7 +163,39 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         skip = x if self.skip is None else self.skip(x)
-        return self.conv.relu_of_sum(self.conv_block(x), skip)
+        return self.conv.plus(self.conv_block(x), skip, relu=True)
+
+
+class _WithSkip(nn.Module):
+    """A block of timm's that ends in a convolution, to which its input is added."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        parts = list(block.children())
+        last = _last_convolution(parts)
+        self.before = nn.Sequential(*parts[:last])
+        pack_convolutions(self.before)
+        self.last = PackedConvolution(parts[last])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last.plus(self.before(x), x)
+
+
+_WITH_SKIP = (InvertedResidual, DepthwiseSeparableConv)  # their parts lie in the order of their use
+
+
+def _last_convolution(parts: list[nn.Module]) -> int:
+    return max(i for i, part in enumerate(parts) if isinstance(part, nn.Conv2d | Followed))
+
+
+def _ends_in_a_convolution(block: Any) -> bool:
+    """Whether a block adds its input to what its last convolution gives."""
+    parts = list(block.children())
+    last = _last_convolution(parts)
+    idle = (nn.Identity, Through, DropPath)  # no path is dropped in predictions
+    rest = [leaf for part in parts[last + 1 :] for leaf in part.modules() if not [*leaf.children()]]
+    plain = type(parts[last]) in _CONVOLUTIONS and _takes(parts[last])
+    return block.has_skip and plain and all(isinstance(part, idle) for part in rest)
 
 
 def _is_folded(block: Any) -> bool:

@@ -104,11 +104,6 @@ def bounded_boxes(boxes: Tensor) -> Tensor:
     return torch.where(boxes.isnan(), 0.0, boxes).clamp(-FARTHEST, FARTHEST)
 
 
-def static_shapes(tensor: Tensor) -> bool:
-    """Whether shapes must not depend on data: on XLA, under compile, export and tracing."""
-    return tensor.device.type == "xla" or torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
 def separable_roi_align(
     features: Tensor,
     boxes: Tensor,

@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from timm.layers import padding as timm_padding
+from torch import Tensor
+
+
+def static_shapes(tensor: Tensor) -> bool:
+    """Whether shapes must not depend on data: on XLA, under compile, export and tracing."""
+    return tensor.device.type == "xla" or torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from deepmac.models.files import card_of
 from deepmac.models.refining import Refine
 from deepmac.nn.conventions import PasteRule
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.nn.roi_crop import static_shapes
+from deepmac.nn.tracing import static_shapes
 from deepmac.predict.boxes import Boxes
 from deepmac.predict.paste import masks_to_rles, paste_mask
 from deepmac.predict.points import Points, clicks_of

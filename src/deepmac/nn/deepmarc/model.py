@@ -31,7 +31,7 @@ from deepmac.nn.deepmarc.roi_heads import MaskRoIHeads, PyramidRoIAlign, TrainBo
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.norm import BatchNorm2d
 from deepmac.nn.ranges import PositiveFloat, Range, Share, Width
-from deepmac.nn.roi_crop import static_shapes
+from deepmac.nn.tracing import static_shapes
 
 _BOX_ROI = 7
 _ASPECT_RATIOS = (0.5, 1.0, 2.0)
