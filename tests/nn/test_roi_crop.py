@@ -1,4 +1,4 @@
-"""Crops: the matrix form equals torchvision's operator; the original's crop equals the original."""
+"""Crops: our two forms equal torchvision's operator; the original's crop equals the original."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +14,7 @@ from torchvision.ops import roi_align
 from deepmac.nn import roi_crop as module
 from deepmac.nn.roi_crop import (
     corner_aligned_crop,
+    gathered_roi_align,
     roi_crop,
     separable_roi_align,
     torchvision_roi_align,
@@ -64,31 +65,36 @@ def two_images(boxes: Tensor) -> Tensor:
     return torch.stack([boxes, boxes.flip(0)])
 
 
+OURS = pytest.mark.parametrize("crop", [separable_roi_align, gathered_roi_align])
+
+
+@OURS
 @pytest.mark.parametrize("samples", [1, 2, 4])
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_separable__equals_torchvision_on_awkward_boxes(
-    dtype: torch.dtype, tolerance: float, aligned: bool, samples: int
+def test_our_crops__equal_torchvision_on_awkward_boxes(
+    crop: Callable[..., Tensor], dtype: torch.dtype, tolerance: float, aligned: bool, samples: int
 ) -> None:
     features, boxes = random_features(dtype), two_images(AWKWARD_BOXES).to(dtype)
     for scale, size in ((1.0, (7, 5)), (0.25, (4, 4))):
-        ours = separable_roi_align(features, boxes / scale, size, scale, samples, aligned)
+        ours = crop(features, boxes / scale, size, scale, samples, aligned)
         theirs = oracle(features, boxes / scale, size, scale, samples, aligned)
         assert ours.shape == theirs.shape and ours.dtype == dtype
         assert (ours - theirs).abs().max() <= tolerance
 
 
+@OURS
 @pytest.mark.parametrize("samples", [1, 2, 4])
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_separable__has_torchvisions_feature_gradient(
-    dtype: torch.dtype, tolerance: float, aligned: bool, samples: int
+def test_our_crops__have_torchvisions_feature_gradient(
+    crop: Callable[..., Tensor], dtype: torch.dtype, tolerance: float, aligned: bool, samples: int
 ) -> None:
     boxes = two_images(AWKWARD_BOXES).to(dtype)
     gradients = []
-    for crop in (separable_roi_align, oracle):
+    for form in (crop, oracle):
         features = random_features(dtype).requires_grad_()
-        crops = crop(features, boxes, (7, 7), 1.0, samples, aligned)
+        crops = form(features, boxes, (7, 7), 1.0, samples, aligned)
         weight = torch.linspace(-1, 1, crops.numel(), dtype=dtype).view_as(crops)
         (crops * weight).sum().backward()
         assert features.grad is not None
@@ -101,6 +107,7 @@ coordinate = st.floats(-40.0, 60.0, allow_nan=False, width=32)
 box = st.tuples(coordinate, coordinate, coordinate, coordinate)
 
 
+@OURS
 @settings(max_examples=60, deadline=None)
 @given(
     boxes=st.lists(box, min_size=1, max_size=6),
@@ -110,7 +117,8 @@ box = st.tuples(coordinate, coordinate, coordinate, coordinate)
     scale=st.sampled_from([1.0, 0.5, 0.25]),
     seed=st.integers(0, 100),
 )
-def test_separable__equals_torchvision_on_any_boxes(
+def test_our_crops__equal_torchvision_on_any_boxes(
+    crop: Callable[..., Tensor],
     boxes: list[tuple[float, float, float, float]],
     size: tuple[int, int],
     samples: int,
@@ -120,7 +128,7 @@ def test_separable__equals_torchvision_on_any_boxes(
 ) -> None:
     features = random_features(torch.float64, seed).requires_grad_()
     stacked = two_images(torch.tensor(boxes, dtype=torch.float64))
-    ours = separable_roi_align(features, stacked, size, scale, samples, aligned)
+    ours = crop(features, stacked, size, scale, samples, aligned)
     theirs = oracle(features, stacked, size, scale, samples, aligned)
     assert (ours - theirs).abs().max() <= 1e-12
     (our_gradient,) = torch.autograd.grad(ours.square().sum(), features)
@@ -129,17 +137,21 @@ def test_separable__equals_torchvision_on_any_boxes(
     assert (our_gradient - their_gradient).abs().max() <= limit
 
 
+@OURS
 @settings(max_examples=30, deadline=None)
 @given(
     boxes=st.lists(box, min_size=1, max_size=6),
     samples=st.sampled_from([1, 2, 4]),
     aligned=st.booleans(),
 )
-def test_separable__equals_torchvision_in_float32(
-    boxes: list[tuple[float, float, float, float]], samples: int, aligned: bool
+def test_our_crops__equal_torchvision_in_float32(
+    crop: Callable[..., Tensor],
+    boxes: list[tuple[float, float, float, float]],
+    samples: int,
+    aligned: bool,
 ) -> None:
     features, stacked = random_features(torch.float32), two_images(torch.tensor(boxes))
-    ours = separable_roi_align(features, stacked, 7, 1.0, samples, aligned)
+    ours = crop(features, stacked, 7, 1.0, samples, aligned)
     assert (ours - oracle(features, stacked, (7, 7), 1.0, samples, aligned)).abs().max() <= 1e-5
 
 
@@ -149,7 +161,7 @@ def test_torchvision_form__crops_each_image_with_its_own_boxes() -> None:
     assert torch.equal(ours, oracle(features, boxes, (6, 4), 1.0, 2, True))
 
 
-@pytest.mark.parametrize("crop", [separable_roi_align, torchvision_roi_align])
+@pytest.mark.parametrize("crop", [separable_roi_align, gathered_roi_align, torchvision_roi_align])
 def test_crops__keep_half_precision_features_and_full_precision_boxes(
     crop: Callable[..., Tensor],
 ) -> None:
@@ -162,13 +174,13 @@ def test_crops__keep_half_precision_features_and_full_precision_boxes(
     assert (crops.float() - expected).abs().max() < 8e-3
 
 
-@pytest.mark.parametrize("impl", ["auto", "torchvision", "separable", "corner_aligned"])
+@pytest.mark.parametrize("impl", ["auto", "torchvision", "gathered", "separable", "corner_aligned"])
 def test_crops__of_no_boxes_are_empty(impl: module.CropImpl) -> None:
     crops = roi_crop(random_features(torch.float32), torch.zeros(2, 0, 4), 5, impl=impl)
     assert crops.shape == (2, 0, 3, 5, 5)
 
 
-@pytest.mark.parametrize("impl", ["torchvision", "separable", "corner_aligned"])
+@pytest.mark.parametrize("impl", ["torchvision", "gathered", "separable", "corner_aligned"])
 def test_crops__send_no_gradient_to_the_boxes(impl: module.CropImpl) -> None:
     features = random_features(torch.float32).requires_grad_()
     boxes = two_images(AWKWARD_BOXES).requires_grad_()
@@ -177,7 +189,7 @@ def test_crops__send_no_gradient_to_the_boxes(impl: module.CropImpl) -> None:
 
 
 @pytest.mark.parametrize("ratio", [0, -1])
-@pytest.mark.parametrize("impl", ["auto", "torchvision", "separable"])
+@pytest.mark.parametrize("impl", ["auto", "torchvision", "gathered", "separable"])
 def test_roi_crop__refuses_adaptive_sampling(impl: module.CropImpl, ratio: int) -> None:
     with pytest.raises(ValueError, match="sampling_ratio must be at least 1"):
         roi_crop(random_features(torch.float32), torch.zeros(2, 1, 4), 5, 1.0, impl, ratio)
@@ -196,7 +208,14 @@ def test_roi_crop__refuses_unknown_forms_and_shapes() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
-def test_auto__is_torchvision_when_eager_and_separable_elsewhere(
+def test_gathered__takes_many_boxes_in_turns() -> None:
+    features = random_features(torch.float32)
+    boxes = torch.rand(2, 150, 4, generator=torch.Generator().manual_seed(3)) * 30
+    ours = gathered_roi_align(features, boxes, 4)
+    assert (ours - oracle(features, boxes, (4, 4), 1.0, 2, True)).abs().max() < 1e-5
+
+
+def test_auto__is_what_is_soonest_when_eager_and_separable_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[str] = []
@@ -211,12 +230,15 @@ def test_auto__is_torchvision_when_eager_and_separable_elsewhere(
         monkeypatch.setattr(module, name, record)
 
     spy("torchvision_roi_align")
+    spy("gathered_roi_align")
     spy("separable_roi_align")
     features, boxes = random_features(torch.float32), two_images(AWKWARD_BOXES)
     eager = roi_crop(features, boxes, 5)
+    roi_crop(features.clone().requires_grad_(), boxes, 5)
     torch.jit.trace(lambda f, b: roi_crop(f, b, 5), (features, boxes), check_trace=False)
     roi_crop(features.to("meta"), boxes.to("meta"), 5)
-    assert calls == ["torchvision_roi_align", "separable_roi_align", "separable_roi_align"]
+    eagerly = ["gathered_roi_align", "torchvision_roi_align"]  # nothing learns; something does
+    assert calls == [*eagerly, "separable_roi_align", "separable_roi_align"]
     assert (eager - separable_roi_align(features, boxes, 5)).abs().max() < 1e-5
 
 
@@ -278,7 +300,7 @@ def test_corner_aligned__counts_neighbours_outside_the_map_as_zero() -> None:
     assert torch.allclose(crops[1, 2], torch.tensor([0.5, 1.0, 1.0, 1.0, 1.0]))
 
 
-@pytest.mark.parametrize("impl", ["torchvision", "separable", "corner_aligned"])
+@pytest.mark.parametrize("impl", ["torchvision", "gathered", "separable", "corner_aligned"])
 def test_roi_crop__takes_boxes_that_are_not_finite(impl) -> None:
     """torchvision's operator reads outside its memory on them."""
     nan, inf = float("nan"), float("inf")

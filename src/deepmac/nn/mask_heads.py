@@ -172,27 +172,45 @@ class ConvolutionalMaskHead(MaskHead):
         super().__init__(
             in_channels=in_channels, trunk_channels=trunk_channels, size_divisor=size_divisor
         )
+        self.join: nn.Module = JoinedInputs(in_channels)
         self.net = net
         initialize_weights(self.project_out, conventions)
 
     def trunk(
         self, pixel: Tensor, instance: Tensor | None = None, valid: Tensor | None = None
     ) -> Tensor:
-        out = self.net(self._inputs(pixel, instance), valid)
+        out = self.net(self.join(pixel, instance), valid)
         return out[-1] if isinstance(out, list) else out
 
-    def _inputs(self, pixel: Tensor, instance: Tensor | None) -> Tensor:
+
+class JoinedInputs(nn.Module):
+    """(N, C, S, S) pixel part, and (N, D) instance embedding in every cell where it is asked for.
+
+    Args:
+        in_channels: C, or C + D, of what it gives.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+
+    def forward(self, pixel: Tensor, instance: Tensor | None) -> Tensor:
+        self.check(pixel, instance)
         n, channels, height, width = pixel.shape
-        if channels == self.in_channels:
+        if instance is None or channels == self.in_channels:
             return pixel
+        spread = instance[:, :, None, None].expand(n, instance.shape[1], height, width)
+        return torch.cat([pixel, spread.to(pixel.dtype)], dim=1)
+
+    def check(self, pixel: Tensor, instance: Tensor | None) -> None:
+        """Raise ValueError for channels that do not make ``in_channels``."""
+        channels = pixel.shape[1]
         extra = 0 if instance is None else instance.shape[1]
-        if instance is None or channels + extra != self.in_channels:
+        if self.in_channels not in (channels, channels + extra):
             raise ValueError(
                 f"this mask head takes {self.in_channels} channels but got {channels} of the "
                 f"pixel part and {extra} of the instance embedding"
             )
-        spread = instance[:, :, None, None].expand(n, extra, height, width)
-        return torch.cat([pixel, spread.to(pixel.dtype)], dim=1)
 
 
 class FullyConnectedTrunk(nn.Module):

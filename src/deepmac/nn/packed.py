@@ -8,6 +8,7 @@ The operators are those that ``torch.compile`` emits for CPUs; they know no grad
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from timm.layers import Conv2dSame, DropPath
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 
-from deepmac.nn.hourglass import ConvBlock, Residual
+from deepmac.nn.hourglass import ConvBlock, HourglassNetwork, Residual
+from deepmac.nn.mask_heads import ConvolutionalMaskHead
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # other subclasses may do more than convolve
 
@@ -38,6 +40,10 @@ def can_pack() -> bool:
 
 def pack_convolutions(module: nn.Module) -> None:
     """Replace every convolution below ``module``, in place; norms must be folded already."""
+    if isinstance(module, ConvolutionalMaskHead) and _begins_with_a_block(module.net):
+        net: Any = module.net
+        module.join = _JoinedOnce(module.join, net.input_block.conv_block)
+        net.input_block.conv_block = Through()
     for name, child in list(module.named_children()):
         if isinstance(child, Residual) and _is_folded(child):
             setattr(module, name, _Residual(child))
@@ -142,12 +148,11 @@ class _Block(nn.Module):
 
     def __init__(self, block: ConvBlock) -> None:
         super().__init__()
-        self.every = block.every
         self.conv = PackedConvolution(block.conv, nn.ReLU() if block.relu else None)
+        if block.every > 1:  # it is oneDNN's backward alone that strided 1x1 convolutions break
+            self.conv.stride = [block.every, block.every]
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        if self.every > 1:
-            x = x[:, :, :: self.every, :: self.every]
         out: Tensor = self.conv(x)
         return out
 
@@ -164,6 +169,55 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         skip = x if self.skip is None else self.skip(x)
         return self.conv.plus(self.conv_block(x), skip, relu=True)
+
+
+class _JoinedOnce(nn.Module):
+    """The first convolution of a mask head, which reads the instance embedding once a box.
+
+    The embedding is the same in all cells, and so is what the convolution makes of it but for the
+    outermost ones: nine vectors a box instead of as many channels in every cell.
+    """
+
+    def __init__(self, join: Any, block: ConvBlock) -> None:
+        super().__init__()
+        self.join, self.relu = join, block.relu
+        self._whole = [block.conv]  # no submodule: what is laid out is a part of it
+        self._first: PackedConvolution | None = None
+
+    def forward(self, pixel: Tensor, instance: Tensor | None) -> Tensor:
+        self.join.check(pixel, instance)
+        channels = pixel.shape[1]
+        weight = self._whole[0].weight
+        if self._first is None:
+            alone = copy.copy(self._whole[0])
+            part = nn.Parameter(weight[:, :channels], requires_grad=False)
+            alone._parameters = {**alone._parameters, "weight": part}
+            self._first = PackedConvolution(alone)
+        pixel = pixel.contiguous(memory_format=torch.channels_last)
+        if instance is None or channels == self.join.in_channels:
+            out = self._first(pixel)
+            return F.relu_(out) if self.relu else out
+        taps = torch.einsum("nd,odij->nijo", instance.float(), weight[:, channels:].float())
+        seen = taps.new_tensor([[0, 1, 1], [1, 1, 1], [1, 1, 0]])  # by the first cell, inner, last
+        taps = torch.einsum("yi,xj,nijo->nyxo", seen, seen, taps).to(pixel.dtype)
+        y, x = (_first_inner_last(side, pixel.device) for side in pixel.shape[-2:])
+        everywhere = taps[:, y[:, None], x].permute(0, 3, 1, 2)
+        return self._first.plus(pixel, everywhere, relu=self.relu)
+
+
+def _first_inner_last(side: int, device: torch.device) -> Tensor:
+    place = torch.ones(side, dtype=torch.int64, device=device)
+    place[0], place[-1] = 0, 2
+    return place
+
+
+def _begins_with_a_block(net: nn.Module) -> bool:
+    """Whether a mask head's network begins with a 3 x 3 convolution at full resolution."""
+    if not isinstance(net, HourglassNetwork):
+        return False
+    block = net.input_block.conv_block
+    folded = isinstance(block, ConvBlock) and _is_folded(block)
+    return folded and block.conv.kernel_size == (3, 3) and block.conv.stride == (1, 1)
 
 
 class _WithSkip(nn.Module):
