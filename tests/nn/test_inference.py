@@ -193,6 +193,25 @@ def test_packed_convolution__is_the_convolution(stride, kernel, groups) -> None:
                 )
 
 
+@pytest.mark.parametrize("name", ["hourglass10", "hourglass20", "resnet4"])
+@pytest.mark.parametrize("embeds", [True, False])
+def test_prepared_mask_head__is_the_mask_head_at_any_size(name: str, embeds: bool) -> None:
+    original = deepmac("hourglass_tiny2", name, use_instance_embedding=embeds)
+    prepared = for_inference(original)
+    with torch.inference_mode():
+        for height, width in ((8, 8), (4, 16), (32, 32)):
+            pixel = torch.randn(3, 18, height, width)
+            instance = torch.randn(3, 32) if embeds else None
+            torch.testing.assert_close(
+                prepared.mask_head(pixel, instance),
+                original.mask_head(pixel, instance),
+                rtol=1e-4,
+                atol=1e-5,
+            )
+        with pytest.raises(ValueError, match="17 of the pixel part"):
+            prepared.mask_head(pixel[:, :17], instance[:, :1] if embeds else None)
+
+
 def test_copy_that_moves_to_a_card__is_not_laid_out_for_the_processor():
     network = deepmac("hourglass_tiny2")
     copied = for_inference(network, runs_on=torch.device("cuda"))
