@@ -159,3 +159,30 @@ def test_read_image__refuses_decompression_bombs(
     _assert_both_refuse(path, (100, 100), "limit of 9,999 pixels")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
     _assert_both_refuse(path, (100, 100), "limit of 9,999 pixels")
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True, "quality": 60}, {"subsampling": 0}])
+def test_read_image__gives_a_jpeg_s_pixels_as_pillow_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict, capfd: pytest.CaptureFixture
+) -> None:
+    assert images.simplejpeg is not None, "simplejpeg is not installed"
+    noise = np.random.default_rng(0).integers(0, 256, (61, 83, 3), dtype=np.uint8)
+    sound = _save(tmp_path / "a.jpg", Image.fromarray(noise), **options).read_bytes()
+    rng = np.random.default_rng(1)
+    variants = [sound, sound + b"more", sound[:-2], sound[: len(sound) // 2]]
+    for place in rng.integers(2, len(sound), 40).tolist():  # one byte is another one
+        variants.append(sound[:place] + bytes([sound[place] ^ 0x55]) + sound[place + 1 :])
+
+    def outcome(data: bytes) -> np.ndarray | str:
+        try:
+            return read_image("a.jpg", None, data)
+        except DataError as error:
+            return str(error)
+
+    quick = [outcome(data) for data in variants]
+    monkeypatch.setattr(images, "simplejpeg", None)
+    for found, data in zip(quick, variants, strict=True):
+        np.testing.assert_array_equal(found, outcome(data))
+    assert not isinstance(quick[0], str) and quick[0].flags.writeable
+    assert any(isinstance(found, str) for found in quick)
+    assert capfd.readouterr().err == ""  # libjpeg prints nothing about damage

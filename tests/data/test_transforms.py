@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -19,6 +20,7 @@ from deepmac.data.transforms.color import (
     distort_color,
 )
 from deepmac.data.transforms.compose import (
+    AtOnce,
     Letterbox,
     RandomColor,
     RandomSquareCrop,
@@ -285,3 +287,40 @@ def test_square_crop__equals_the_original(reference, draw):
     assert np.abs(relative.numpy() - reference[f"sq{draw}_boxes"]).max() < 1e-5
     masks = torch.from_numpy(reference[f"sq{draw}_masks"])
     assert torch.equal(out["mask"][kept].to(torch.uint8), masks)
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**31), st.booleans(), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_training_transform__at_once_is_its_steps_one_by_one(
+    height: int, width: int, seed: int, interleaved: bool, coarse: bool
+) -> None:
+    at_once = training_transform(64)
+    assert isinstance(at_once, AtOnce)
+    seeded = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=seeded)
+    pixels = pixels // 64 * 64 if coarse else pixels  # equal channels, too
+    image = pixels.permute(2, 0, 1)
+    given_sample = sample(height, width, [[0, 0, width, height], [0, 0, 1, 1]])
+    given_sample["image"] = tv_tensors.Image(image if interleaved else image.contiguous())
+    results, draws = [], []
+    for transform in (at_once, v2.Compose(at_once.transforms)):
+        torch.manual_seed(seed)
+        results.append(transform(given_sample))
+        draws.append(torch.rand(()))
+    quick, slow = results
+    assert draws[0] == draws[1]
+    assert list(quick) == list(slow)
+    for name, value in slow.items():
+        assert type(quick[name]) is type(value)
+        assert torch.equal(quick[name].as_subclass(Tensor), value.as_subclass(Tensor)), name
+    assert quick["boxes"].canvas_size == slow["boxes"].canvas_size
+    assert quick["image"].is_contiguous()
+
+
+def test_training_transform__leaves_what_it_does_not_know_to_its_steps() -> None:
+    at_once = training_transform(32)
+    for more in ({"mask": tv_tensors.Mask(torch.ones(1, 20, 30))}, {"name": "a"}):
+        whole = {**sample(20, 30, [[0, 0, 9, 9]]), **more}
+        whole["image"] = tv_tensors.Image(torch.full((3, 20, 30), 99, dtype=torch.uint8))
+        out = at_once(whole)
+        assert out["image"].shape == (3, 32, 32) and list(out) == list(whole)

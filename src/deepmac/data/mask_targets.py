@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepmac.data.annotations.coco import Instance, decode_mask, instance_rle
-from deepmac.data.annotations.segmentation import Rle, run_lengths
+from deepmac.data.annotations.segmentation import Rle, run_lengths_of
 from deepmac.data.transforms.geometry import Geometry
 from deepmac.nn.conventions import TODAY, Conventions
 
@@ -59,12 +59,12 @@ def crop_targets(
     Returns:
         (N, *output_size) float32 in [0, 1].
     """
-    height, width = original_size
     targets = torch.zeros(len(instances), *output_size)
-    for target, instance, (x0, y0, x1, y1) in zip(
-        targets, instances, geometry.to_original(boxes).tolist(), strict=True
-    ):
-        average = area_average(instance_rle(instance, height, width), (x0, y0, x1, y1), output_size)
+    rles = [instance_rle(instance, *original_size) for instance in instances]
+    runs = run_lengths_of([rle["counts"] for rle in rles])
+    frames = geometry.to_original(boxes).tolist()
+    for target, run, (x0, y0, x1, y1) in zip(targets, runs, frames, strict=True):
+        average = _average(run, original_size, (x0, y0, x1, y1), output_size)
         flipped = [axis for axis, is_flipped in enumerate((y0 > y1, x0 > x1)) if is_flipped]
         target.copy_(average.flip(flipped) if flipped else average)
     return targets
@@ -87,22 +87,32 @@ def area_average(
         (rows, columns) float32 in [0, 1].
     """
     height, width = rle["size"]
+    (run,) = run_lengths_of([rle["counts"]])  # segmentations are checked when they are read
+    return _average(run, (height, width), box, output_size)
+
+
+def _average(
+    lengths: NDArray[np.int64],
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    output_size: tuple[int, int],
+) -> Tensor:
+    """The same of run lengths, which it overwrites."""
+    height, width = size
     left, right = sorted((box[0], box[2]))
     top, bottom = sorted((box[1], box[3]))
     first, weights = _column_weights(left, right, width, output_size[1])
     if not len(weights):
         return torch.zeros(output_size)
-    lengths = run_lengths(rle["counts"].decode("ascii"))
-    assert lengths is not None  # segmentations are checked when they are read
-    ends = np.cumsum(lengths)
+    ends = lengths.cumsum()
     lengths[0::2] = 0
-    covered = np.cumsum(lengths)
+    covered = lengths.cumsum()
     cell = max((bottom - top) / output_size[0], _SMALLEST_CELL)
-    edges = np.clip(top + cell * np.arange(output_size[0] + 1), 0, height)
+    edges = (top + cell * np.arange(output_size[0] + 1)).clip(0, height)
     columns = np.arange(first, first + len(weights)) * height
-    heights = np.diff(np.interp(columns[:, None] + edges, ends, covered), axis=1)
-    rows = torch.from_numpy((heights / cell).astype(np.float32))
-    return (rows.T @ torch.from_numpy(weights)).clamp_(0, 1)
+    heights = np.interp(columns[:, None] + edges, ends, covered)
+    shares = ((heights[:, 1:] - heights[:, :-1]) / cell).astype(np.float32)
+    return (torch.from_numpy(shares).T @ torch.from_numpy(weights)).clamp_(0, 1)
 
 
 def ignore_map(
@@ -152,5 +162,8 @@ def _column_weights(
     cell = max((right - left) / cells, _SMALLEST_CELL)
     edges = left + cell * np.arange(cells + 1)
     pixels = np.arange(first, max(first, last))[:, None]
-    overlap = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
-    return first, (np.maximum(overlap, 0) / cell).astype(np.float32)
+    overlap = np.minimum(edges[1:], pixels + 1)
+    overlap -= np.maximum(edges[:-1], pixels)
+    np.maximum(overlap, 0, out=overlap)
+    overlap /= cell
+    return first, overlap.astype(np.float32)

@@ -1,6 +1,7 @@
 """COCO segmentations: polygons, uncompressed and compressed RLE, checked before pycocotools."""
 
 import math
+from collections.abc import Sequence
 from operator import mul
 from typing import Any, TypedDict
 
@@ -23,7 +24,8 @@ class Rle(TypedDict):
 def segmentation_rle(segmentation: RawSegmentation, height: int, width: int) -> Rle:
     """The segmentation as compressed RLE with bytes counts; polygons are joined."""
     if isinstance(segmentation, list):
-        rle: Rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        rles: list[Rle] = coco_mask.frPyObjects(segmentation, height, width)
+        rle: Rle = coco_mask.merge(rles) if len(rles) > 1 else rles[0]
         return rle
     counts = segmentation["counts"]
     if isinstance(counts, list):
@@ -120,24 +122,37 @@ def _rle_fault(rle: dict[str, Any], height: int, width: int) -> tuple[str, str] 
 
 
 def run_lengths(text: str) -> NDArray[np.int64] | None:
-    """Run lengths of COCO's compressed string: 5 bits a character, signed, differences of two."""
-    if not text.isascii():
+    """Run lengths of COCO's compressed string, None where it cannot be decoded."""
+    data = text.encode() if text.isascii() else b""
+    if not data or min(data) < 48 or max(data) > 111 or (data[-1] - 48) & 0x20:
         return None
-    digits = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
-    if not digits.size or digits.min() < 0 or digits.max() > 63 or digits[-1] & 0x20:
+    codes = np.frombuffer(data, dtype=np.uint8) - np.uint8(48)
+    ends = np.flatnonzero((codes & 0x20) == 0)
+    if np.diff(ends, prepend=-1).max() > 7:
         return None
-    ends = np.flatnonzero((digits & 0x20) == 0)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts + 1
-    if lengths.max() > 7:
-        return None
-    place = np.arange(digits.size) - np.repeat(starts, lengths)
-    values = np.add.reduceat((digits & 0x1F) << (5 * place), starts)
-    values -= np.where(digits[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
-    # From the fourth run on a value is the difference to the run of the same colour before it.
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
+    return run_lengths_of([data])[0]
+
+
+def run_lengths_of(texts: Sequence[bytes]) -> list[NDArray[np.int64]]:
+    """Run lengths of sound compressed strings, all at once.
+
+    Numbers have 5 bits a character, the lowest first, and a sign; from the fourth run on they are
+    differences to the run of the same colour before it.
+    """
+    digits = np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64)
+    digits -= 48
+    last = np.flatnonzero((digits & 0x20) == 0)
+    first = np.concatenate(([0], last[:-1] + 1))
+    lengths = last - first + 1
+    place = np.arange(len(digits)) - np.repeat(first, lengths)
+    values = np.add.reduceat((digits & 0x1F) << (5 * place), first)
+    values -= np.where(digits[last] & 0x10, np.int64(1) << (5 * lengths), 0)
+    stops = np.searchsorted(last, np.cumsum([len(text) for text in texts]))
+    runs = np.split(values, stops[:-1])
+    for run in runs:
+        np.cumsum(run[1::2], out=run[1::2])
+        np.cumsum(run[2::2], out=run[2::2])
+    return runs
 
 
 def _any_filled(polygons: Polygons, height: int, width: int) -> bool:

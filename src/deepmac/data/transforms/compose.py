@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from deepmac.data.transforms.color import distort_color
+from deepmac.data.transforms.color import distort_color, distort_color_packed
 from deepmac.data.transforms.geometry import Geometry
 from deepmac.errors import ConfigError
 
@@ -53,7 +53,8 @@ def training_transform(
     if scale_jitter is not None:
         steps.append(v2.ScaleJitter((size, size), scale_range=scale_jitter))
         steps.append(v2.RandomCrop(size, pad_if_needed=True))
-    return v2.Compose([*steps, Letterbox(size)])
+    usual = color and crop_scale is not None
+    return (AtOnce if usual else v2.Compose)([*steps, Letterbox(size)])
 
 
 def evaluation_transform(size: int) -> v2.Compose:
@@ -177,6 +178,57 @@ class Letterbox(v2.Transform):
         if any(params["padding"]):
             inpt = self._call_kernel(F.pad, inpt, padding=params["padding"], fill=0)
         return inpt
+
+
+class AtOnce(v2.Compose):
+    """A flip (or none), colour, a square crop and a letterbox, on one pass over the pixels.
+
+    The same as one after the other, to the bit and with the same draws: the flip happens where the
+    channels are taken apart, only what the crop keeps is recolored to its end, and it is scaled
+    with a pixel's channels side by side. Whatever else than one uint8 image, boxes and a geometry
+    is in a sample, the steps do themselves.
+    """
+
+    def forward(self, *inputs: Any) -> Any:
+        """Transform a sample."""
+        alone = len(inputs) == 1 and isinstance(inputs[0], dict)
+        sample: dict[str, Any] = inputs[0] if alone else {}
+        image = sample.get("image")
+        if not isinstance(image, tv_tensors.Image) or image.dtype != torch.uint8:
+            return super().forward(*inputs)
+        moved = {name: value for name, value in sample.items() if name != "image"}
+        plain = all(isinstance(v, (tv_tensors.BoundingBoxes, Geometry)) for v in moved.values())
+        if not plain or image.ndim != 3 or len(image) != 3:
+            return super().forward(*inputs)
+        *flips, color, crop, letterbox = self.transforms
+        flips = [flip for flip in flips if bool(torch.rand(1) < flip.p)]
+        amounts, window = color.make_params([]), crop.make_params([image])
+        fit = {"scaled": [letterbox.size] * 2, "padding": [0]}
+        for name, value in moved.items():
+            for flip in flips:
+                value = flip.transform(value, {})
+            moved[name] = letterbox.transform(crop.transform(value, window), fit)
+        pixels = image.as_subclass(Tensor).numpy()
+        pixels = pixels[:, :, ::-1] if flips else pixels
+        top, left, side, (y0, x0, y1, x1) = window.values()
+        packed = torch.zeros(side, side, dtype=torch.int32)
+        if y1 > y0 and x1 > x0:
+            out = packed[y0 - top : y1 - top, x0 - left : x1 - left]
+            distort_color_packed(pixels, (y0, x0, y1, x1), out, **amounts)
+        scaled = tv_tensors.Image(_resize_packed(packed, letterbox.size))
+        return {name: scaled if name == "image" else moved[name] for name in sample}
+
+
+def _resize_packed(packed: Tensor, size: int) -> Tensor:
+    """(3, size, size) uint8 of (side, side) int32, red in the lowest eight bits."""
+    if len(packed) != size:
+        channels = packed.view(torch.uint8).unflatten(1, (-1, 4)).permute(2, 0, 1)
+        channels = F.resize(channels, [size, size], antialias=True)
+        packed = channels.permute(1, 2, 0).contiguous().view(torch.int32).squeeze(2)
+    out = np.empty((3, size, size), dtype=np.uint8)
+    for index, plane in enumerate(out):
+        np.copyto(plane, packed.numpy() >> (8 * index), casting="unsafe")
+    return torch.from_numpy(out)
 
 
 def crop_border(max_border: int, size: int) -> int:
