@@ -170,3 +170,32 @@ def test_bad_settings__are_refused_with_a_sentence(network):
 def test_crop_that_does_not_exist__is_refused_before_anything_is_built() -> None:
     with pytest.raises(ValueError, match="crop_impl=9223372036854775808 is none of auto"):
         tiny_network(crop_impl=1 << 63)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_stages__that_are_read_at_cells_teach_what_whole_maps_do(count, precision):
+    torch.manual_seed(0)
+    network = tiny_network(mask_size=8).train()
+    images = torch.rand(2, 3, 64, 64) * 255
+    boxes = torch.tensor([[0.0, 0, 8, 8], [20, 10, 60, 50], [40, 50, 64, 64]])[:count].expand(
+        2, -1, 4
+    )
+    y, x = ((boxes[..., at] / network.stride).long() for at in (1, 0))
+    found = []
+    for kind in (network.stages, network):
+        network.zero_grad()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            stage = kind(images)[-1]
+            masks = network.mask_logits(stage, boxes)
+        values = [masks, stage.heatmap, stage.at("size", y, x), stage.at("offset", y, x)]
+        sum(value.float().square().sum() for value in values).backward()
+        used = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+        found.append((values, used))
+    (ours, learned), (theirs, expected) = found
+    assert learned.keys() == expected.keys()
+    if precision == torch.float32:
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(learned, expected, rtol=1e-3, atol=1e-3)
+    else:
+        assert [value.dtype for value in ours] == [value.dtype for value in theirs]

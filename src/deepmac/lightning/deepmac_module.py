@@ -22,7 +22,7 @@ from deepmac.losses.original import criterion_of
 from deepmac.losses.training_masks import training_boxes, training_mask_logits
 from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.nn.conventions import conventions_of
-from deepmac.nn.deepmac import DeepMAC, StageOutput, is_of_detector
+from deepmac.nn.deepmac import DeepMAC, Stage, is_of_detector
 from deepmac.nn.hourglass import Residual
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.ranges import (
@@ -130,7 +130,7 @@ class DeepMACSystem(SegmentationModule):
     def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Masks are learned on ground-truth boxes alone."""
         network, options = self._network, self.criterion.options
-        stages = network(self._images(batch))
+        stages = network.stages(self._images(batch))
         used = stages[-1:] if options.use_only_last_stage else stages
         # Weak losses ask for the masks of every box.
         rows = batch["valid"] if options.weak_weights() else batch["mask_valid"]
@@ -158,7 +158,7 @@ class DeepMACSystem(SegmentationModule):
         return losses
 
     def _corrected(
-        self, stage: StageOutput, boxes: Tensor, logits: Tensor, batch: Batch
+        self, stage: Stage, boxes: Tensor, logits: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor] | None:
         """Logits after simulated clicks, and which masks had any; the first head learns nothing.
 

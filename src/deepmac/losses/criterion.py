@@ -15,8 +15,8 @@ from deepmac.losses.clicks import click_loss
 from deepmac.losses.options import LossOptions
 from deepmac.losses.second_view import SecondView, Teacher
 from deepmac.losses.weak import WeakLosses, cross_entropy, dice
-from deepmac.nn.centernet import cells_inside, read_cells
-from deepmac.nn.deepmac import StageOutput
+from deepmac.nn.centernet import cells_inside
+from deepmac.nn.deepmac import Stage
 from deepmac.nn.replicas import ALONE, Replicas
 
 _AT_RADIUS = math.exp(-4.5)
@@ -44,7 +44,7 @@ class DeepMACCriterion(nn.Module):
 
     def forward(
         self,
-        stages: Sequence[StageOutput],
+        stages: Sequence[Stage],
         mask_logits: Sequence[Tensor],
         batch: Batch,
         *,
@@ -107,7 +107,7 @@ class DeepMACCriterion(nn.Module):
     def _detector(
         self,
         parts: dict[str, list[Tensor]],
-        stages: Sequence[StageOutput],
+        stages: Sequence[Stage],
         batch: Batch,
         stride: int,
         objects: Tensor,
@@ -215,12 +215,13 @@ def closed_cells(heatmap: Tensor, open_classes: Tensor) -> Tensor:
     return (~open_classes[:, :, None, None] | (heatmap >= _AT_RADIUS)).float()
 
 
-def _size_and_offset(
-    stage: StageOutput, targets: CenterTargets, valid: Tensor
-) -> tuple[Tensor, Tensor]:
+def _size_and_offset(stage: Stage, targets: CenterTargets, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of L1 errors read at the centre cells, over both channels of valid boxes."""
-    assert stage.size is not None and stage.offset is not None
+    width = targets.heatmap.shape[-1]
+    y = targets.cell // width
+    size, offset = (stage.at(name, y, targets.cell - y * width) for name in ("size", "offset"))
+    assert size is not None and offset is not None
     weight = valid[..., None]
-    size = ((read_cells(stage.size, targets.cell) - targets.size).abs() * weight).sum()
-    offset = ((read_cells(stage.offset, targets.cell) - targets.offset).abs() * weight).sum()
+    size = ((size.float() - targets.size).abs() * weight).sum()
+    offset = ((offset.float() - targets.offset).abs() * weight).sum()
     return size, offset

@@ -76,7 +76,7 @@ class SecondView:
         size = (images.shape[-2], images.shape[-1])
         view = View(*(v.to(images.device) for v in draw_view(self.options, len(images))))
         boxes = view_boxes(training_boxes(network, batch), view, size)
-        stages = network(self.look(network, images, view))
+        stages = network.stages(self.look(network, images, view))
         found = [
             training_mask_logits(network, stage, boxes, batch["valid"]).float()
             for stage in (stages[-1:] if only_last_stage else stages)

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from deepmac.data.batch import Batch
-from deepmac.nn.deepmac import DeepMAC, StageOutput
+from deepmac.nn.deepmac import DeepMAC, Stage
 
 
-def training_mask_logits(
-    network: DeepMAC, stage: StageOutput, boxes: Tensor, rows: Tensor
-) -> Tensor:
+def training_mask_logits(network: DeepMAC, stage: Stage, boxes: Tensor, rows: Tensor) -> Tensor:
     """Mask logits of ground-truth boxes.
 
     The original sends every row through the mask head, padding too, so that all of them enter its
@@ -39,15 +37,13 @@ def training_boxes(network: DeepMAC, batch: Batch) -> Tensor:
     return batch[network.conventions.head_boxes]
 
 
-def _image_by_image(network: DeepMAC, stage: StageOutput, boxes: Tensor, rows: Tensor) -> Tensor:
-    alone = [
-        StageOutput(*(None if maps is None else maps[i : i + 1] for maps in stage))  # type: ignore[arg-type]
-        for i in range(len(boxes))
-    ]
-    return torch.cat([network.mask_logits(one, boxes[i : i + 1]) for i, one in enumerate(alone)])
+def _image_by_image(network: DeepMAC, stage: Stage, boxes: Tensor, rows: Tensor) -> Tensor:
+    return torch.cat(
+        [network.mask_logits(stage.of_image(i), boxes[i : i + 1]) for i in range(len(boxes))]
+    )
 
 
-_ROWS: dict[str, Callable[[DeepMAC, StageOutput, Tensor, Tensor], Tensor]] = {
+_ROWS: dict[str, Callable[[DeepMAC, Stage, Tensor, Tensor], Tensor]] = {
     "supervised": lambda network, stage, boxes, rows: network.mask_logits(stage, boxes, rows),
     "all": lambda network, stage, boxes, rows: network.mask_logits(stage, boxes),
     "per_image": _image_by_image,

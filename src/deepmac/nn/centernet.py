@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepmac.nn.convolution import convolve
+
 HEATMAP_BIAS = -2.19
 """The heatmap starts at a probability of 0.1, so that empty cells do not swamp the first steps."""
 
@@ -86,6 +88,12 @@ class PredictionHead(nn.Sequential):
             assert last.bias is not None
             nn.init.constant_(last.bias, bias_init)
 
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
+        first, activation, last = self
+        maps: Tensor = last(activation(convolve(first, features)))
+        return maps
+
     def at(self, features: Tensor, y: Tensor, x: Tensor) -> Tensor:
         """The output at some cells alone.
 
@@ -100,13 +108,15 @@ class PredictionHead(nn.Sequential):
         if not y.numel():
             return features.new_zeros(*y.shape, self.out_channels)
         down, right = (side // 2 for side in self.kernel)
-        padded = F.pad(features, (right, right, down, down))
-        rows = y[..., None, None] + torch.arange(2 * down + 1, device=y.device)[:, None]
-        columns = x[..., None, None] + torch.arange(2 * right + 1, device=x.device)
+        height, width = features.shape[-2:]
+        rows = y[..., None, None] + torch.arange(-down, down + 1, device=y.device)[:, None]
+        columns = x[..., None, None] + torch.arange(-right, right + 1, device=x.device)
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         images = torch.arange(len(y), device=y.device)[:, None, None, None]
-        patches = padded[images, :, rows, columns].flatten(0, 1).permute(0, 3, 1, 2)
-        around: Tensor = self(patches.contiguous(memory_format=torch.channels_last))
-        return around[:, :, down, right].unflatten(0, y.shape)
+        around = features[images, :, rows.clamp(0, height - 1), columns.clamp(0, width - 1)]
+        patches = torch.where(inside[..., None], around, 0.0).flatten(0, 1).permute(0, 3, 1, 2)
+        maps: Tensor = self(patches.contiguous(memory_format=torch.channels_last))
+        return maps[:, :, down, right].unflatten(0, y.shape)
 
 
 class Detections(NamedTuple):

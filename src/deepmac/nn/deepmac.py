@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,16 +56,21 @@ class StageOutput(NamedTuple):
     pixel_embedding: Tensor
     instance_embedding: Tensor | None
 
-    def instance_at(self, y: Tensor, x: Tensor) -> Tensor | None:
-        """(B, N, D): the instance embedding at rows and columns (B, N) of cells, if any."""
-        maps = self.instance_embedding
+    def at(self, name: str, y: Tensor, x: Tensor) -> Tensor | None:
+        """(B, N, D): the map of that name at rows and columns (B, N) of cells, if there is one."""
+        maps: Tensor | None = getattr(self, name)
         return None if maps is None else read_cells(maps, y, x)
+
+    def of_image(self, index: int) -> StageOutput:
+        """The maps of one image of the batch."""
+        return StageOutput(*(maps if maps is None else maps[index : index + 1] for maps in self))  # type: ignore[arg-type]
 
 
 class LazyStage:
     """A ``StageOutput`` whose maps are computed when they are first read.
 
     Masks of given boxes read the embeddings alone, and are spared the detector's three heads.
+    Heads run in the autocast that the stage was made in, wherever they are read.
 
     Args:
         heads: of the stage.
@@ -73,6 +79,7 @@ class LazyStage:
 
     def __init__(self, heads: CenterNetHeads, features: Tensor) -> None:
         self._heads, self.features = heads, features
+        self._autocast = _autocast_of(features)
 
     @cached_property
     def heatmap(self) -> Tensor | None:
@@ -88,34 +95,62 @@ class LazyStage:
 
     @cached_property
     def pixel_embedding(self) -> Tensor:
-        embedding: Tensor = self._heads["pixel_embedding"](self.features)
+        embedding = self._head("pixel_embedding")
+        assert embedding is not None
         return embedding
 
     @cached_property
     def instance_embedding(self) -> Tensor | None:
         return self._head("instance_embedding")
 
-    def instance_at(self, y: Tensor, x: Tensor) -> Tensor | None:
-        """As ``StageOutput.instance_at``; for few cells the head runs around them alone."""
-        if "instance_embedding" not in self._heads:
+    def at(self, name: str, y: Tensor, x: Tensor) -> Tensor | None:
+        """As ``StageOutput.at``; for few cells the head runs around them alone."""
+        if name not in self._heads:
             return None
-        head = self._heads["instance_embedding"]
-        known = "instance_embedding" in self.__dict__ or torch.is_grad_enabled()
-        if known or static_shapes(y) or not _is_few(y, self.features, head):
-            maps = self.instance_embedding
+        head = self._heads[name]
+        if name in self.__dict__ or static_shapes(y) or not _is_few(y, self.features, head):
+            maps: Tensor | None = getattr(self, name)
             assert maps is not None
             return read_cells(maps, y, x)
         assert isinstance(head, PredictionHead)
-        return head.at(self.features, y, x)
+        with self._as_made():
+            return head.at(self.features, y, x)
+
+    def of_image(self, index: int) -> LazyStage:
+        """As ``StageOutput.of_image``."""
+        with self._as_made():
+            return LazyStage(self._heads, self.features[index : index + 1])
 
     def _head(self, name: str) -> Tensor | None:
-        return self._heads[name](self.features) if name in self._heads else None
+        if name not in self._heads:
+            return None
+        with self._as_made():
+            maps: Tensor = self._heads(self.features, only=(name,))[name]
+        return maps
+
+    def _as_made(self) -> AbstractContextManager[Any]:
+        if self._autocast == _autocast_of(self.features):
+            return nullcontext()
+        enabled, dtype = self._autocast
+        return torch.autocast(self.features.device.type, dtype, enabled=enabled)
+
+
+def _autocast_of(features: Tensor) -> tuple[bool, torch.dtype | None]:
+    device = features.device.type
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False, None
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return enabled, torch.get_autocast_dtype(device) if enabled else None
 
 
 def _is_few(cells: Tensor, features: Tensor, head: nn.Module) -> bool:
-    """Whether a head may run around (B, N) cells alone, and is sooner done so."""
+    """Whether a head may run around (B, N) cells alone, and is sooner done so.
+
+    In training it is run for no cells too: each parameter has a gradient.
+    """
     few = _FEW_CELLS * cells.shape[1] <= features.shape[-2:].numel()
-    return few and isinstance(head, PredictionHead)
+    learns = torch.is_grad_enabled() and not cells.numel()
+    return few and not learns and isinstance(head, PredictionHead)
 
 
 def read_cells(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
@@ -305,6 +340,13 @@ class DeepMAC(SegmentationNetwork):
         assert isinstance(last, CenterNetHeads)
         return LazyStage(last, self.features(images)[-1])
 
+    def stages(self, images: Tensor) -> list[LazyStage]:
+        """:meth:`forward` with nothing computed that is not asked for."""
+        return [
+            LazyStage(heads, features)  # type: ignore[arg-type]
+            for heads, features in zip(self.heads, self.features(images), strict=True)
+        ]
+
     def mask_logits(self, stage: Stage, boxes: Tensor, valid: Tensor | None = None) -> Tensor:
         """Mask logits of given boxes.
 
@@ -323,7 +365,7 @@ class DeepMAC(SegmentationNetwork):
         """What the mask heads see of (B, N, 4) xyxy boxes in input pixels."""
         boxes = bounded_boxes(boxes)
         pixel = self._pixel_inputs(stage, boxes)
-        instance = stage.instance_at(*self._centre_cells(stage, boxes))
+        instance = stage.at("instance_embedding", *self._centre_cells(stage, boxes))
         return HeadInputs(pixel, instance, self.mask_frames(boxes))
 
     def _first_logits(self, inputs: HeadInputs, valid: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepmac.nn.conventions import TODAY, Conventions
+from deepmac.nn.convolution import convolve
 from deepmac.nn.initialization import initialize_weights
 from deepmac.nn.norm import BatchNorm2d, NormOptions
 from deepmac.nn.ranges import check_sides
@@ -271,7 +272,7 @@ class Residual(nn.Module):
         return recomputed(self, self.replicas, self._forward, x, valid)
 
     def _forward(self, x: Tensor, valid: Tensor | None) -> Tensor:
-        out = self.norm(self.conv(self.conv_block(x, valid)), valid)
+        out = self.norm(convolve(self.conv, self.conv_block(x, valid)), valid)
         skip = x if self.skip is None else self.skip(x, valid)
         return F.relu_(out + skip)
 
@@ -307,7 +308,7 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         if self.every > 1:
             x = x[:, :, :: self.every, :: self.every]
-        out = self.norm(self.conv(x), valid)
+        out = self.norm(convolve(self.conv, x), valid)
         return F.relu_(out) if self.relu else out
 
 
