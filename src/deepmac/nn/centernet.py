@@ -90,8 +90,10 @@ class PredictionHead(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
-        first, activation, last = self
-        maps: Tensor = last(activation(convolve(first, features)))
+        first, *others = self
+        maps = convolve(first, features)
+        for layer in others:
+            maps = layer(maps)
         return maps
 
     def at(self, features: Tensor, y: Tensor, x: Tensor) -> Tensor:
