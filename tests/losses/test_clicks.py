@@ -10,7 +10,7 @@ from scipy import ndimage
 from deepmac.losses.clicks import depth, next_clicks, simulated_clicks
 from deepmac.losses.criterion import DeepMACCriterion
 from deepmac.losses.options import LossOptions
-from deepmac.nn.deepmac import StageOutput
+from deepmac.nn.stages import StageOutput
 from networks import tiny_network
 
 SIZE = 16

@@ -9,8 +9,8 @@ import torch
 from deepmac.losses.center_targets import center_targets
 from deepmac.losses.criterion import DeepMACCriterion, supervised_cells
 from deepmac.losses.options import LossOptions
-from deepmac.nn.deepmac import StageOutput
 from deepmac.nn.replicas import Replicas
+from deepmac.nn.stages import StageOutput
 
 B, N, C, SIDE, S = 2, 3, 4, 16, 8
 

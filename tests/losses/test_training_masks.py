@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from deepmac.losses.training_masks import training_boxes, training_mask_logits
-from deepmac.nn.deepmac import StageOutput
+from deepmac.nn.stages import StageOutput
 from networks import tiny_network
 
 BOXES = torch.tensor(

@@ -30,8 +30,9 @@ from deepmac.losses.options import (
 from deepmac.losses.original import OriginalCriterion, OriginalWeakLosses
 from deepmac.losses.weak import dice
 from deepmac.models.files import build_model
-from deepmac.nn.deepmac import DeepMAC, StageOutput
+from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.full_resolution import original_resize
+from deepmac.nn.stages import StageOutput
 from deepmac.protobuf.text_proto import parse_text_proto
 
 Arrays = dict[str, np.ndarray]

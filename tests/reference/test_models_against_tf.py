@@ -20,7 +20,8 @@ from deepmac.convert.settings import Settings, read_settings
 from deepmac.models.files import build_model, card_of, load_model
 from deepmac.nn.backbones import CENTERNET_BGR, Normalize
 from deepmac.nn.conventions import TF_LATEST, TF_RELEASE
-from deepmac.nn.deepmac import DeepMAC, StageOutput
+from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.stages import StageOutput
 from deepmac.predict.letterbox import letterbox
 from deepmac.predict.paste import paste_masks
 from deepmac.predict.predictor import Predictor

@@ -22,7 +22,7 @@ from deepmac.losses.original import criterion_of
 from deepmac.losses.training_masks import training_boxes, training_mask_logits
 from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.nn.conventions import conventions_of
-from deepmac.nn.deepmac import DeepMAC, Stage, is_of_detector
+from deepmac.nn.deepmac import DeepMAC, is_of_detector
 from deepmac.nn.hourglass import Residual
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.ranges import (
@@ -31,6 +31,7 @@ from deepmac.nn.ranges import (
     PositiveInt,
     Share,
 )
+from deepmac.nn.stages import Stage
 
 
 class DeepMACSystem(SegmentationModule):

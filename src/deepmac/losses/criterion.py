@@ -16,8 +16,8 @@ from deepmac.losses.options import LossOptions
 from deepmac.losses.second_view import SecondView, Teacher
 from deepmac.losses.weak import WeakLosses, cross_entropy, dice
 from deepmac.nn.centernet import cells_inside
-from deepmac.nn.deepmac import Stage
 from deepmac.nn.replicas import ALONE, Replicas
+from deepmac.nn.stages import Stage
 
 _AT_RADIUS = math.exp(-4.5)
 """Least value of a Gaussian within its radius, which is at most three of its sigmas."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from deepmac.data.batch import Batch
-from deepmac.nn.deepmac import DeepMAC, Stage
+from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.stages import Stage
 
 
 def training_mask_logits(network: DeepMAC, stage: Stage, boxes: Tensor, rows: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 from deepmac.data.original.soft_targets import original_mask_targets
 from deepmac.losses.options import LossOptions
 from deepmac.losses.original import criterion_of
-from deepmac.nn.deepmac import DeepMAC, StageOutput
+from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.stages import StageOutput
 from deepmac.protobuf.text_proto import Message, parse_text_proto
 
 NAMES = {

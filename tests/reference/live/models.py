@@ -26,7 +26,8 @@ from deepmac.convert import convert
 from deepmac.convert.conversion import convert_model_variables
 from deepmac.convert.settings import read_settings
 from deepmac.models.files import build_model, load_model
-from deepmac.nn.deepmac import DeepMAC, StageOutput
+from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.stages import StageOutput
 from deepmac.predict.letterbox import letterbox
 from deepmac.predict.predictor import Predictor
 from deepmac.protobuf.text_proto import parse_text_proto
