@@ -19,6 +19,7 @@ import torch
 
 from benchmarks.table import Row, Skipped, convolution_rate, in_turns
 from deepmac.class_map import ClassMap
+from deepmac.lightning.allocator import keep_freed_memory
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.optim.optimizer import build_optimizer
 from deepmac.nn.deepmac import DeepMAC
@@ -107,6 +108,7 @@ def training(quick: bool) -> list[Row]:
     module.build(ClassMap(tuple(range(1, CLASSES + 1)), tuple("c" * CLASSES), frozenset({1})))
     optimizer = build_optimizer([{"params": list(module.parameters())}], module.hparams)
     batch = training_batch(size)
+    keep_freed_memory()  # as every training on a CPU does
 
     def step(mixed: bool) -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -19,6 +19,7 @@ from deepmac.data.mask_targets import TargetSpec
 from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning import position
+from deepmac.lightning.allocator import keep_freed_memory
 from deepmac.lightning.arguments import check_arguments
 from deepmac.lightning.batch_size import choose_batch_size
 from deepmac.lightning.callbacks.evaluation import gather
@@ -243,6 +244,8 @@ class SegmentationModule(pl.LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Normalise losses and the statistics of our batch norms over all replicas."""
         share(self, self.replicas)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if self._built.detector and (about := self._unmarked()):
             say(about)
         norms = (part for part in self._built.modules() if isinstance(part, nn.BatchNorm2d))
