@@ -10,6 +10,7 @@ seed and at equal steps:
     weak           + projections and colours of the objects that have boxes alone
     self_training  + masks that `weak` gives to these objects, calibrated on the VOC masks of the
                    validation json and weighted by the IoU to expect of them
+    second_round   the same with masks that `self_training` gives; if asked for
 
 Each step is a command that is printed and skipped where its result is there already.
 """
@@ -28,7 +29,7 @@ from deepmac.data.splits import VOC_NAMES
 
 EXPERIMENT = "voc_to_nonvoc_self_training_small"
 NO_WEAK = ("model.losses.box_consistency.weight=0", "model.losses.color_consistency.weight=0")
-ROWS = ("partial", "weak", "self_training")
+ROWS = ("partial", "weak", "self_training", "second_round")
 
 
 def keep_masks(source: Path, out: Path, *, voc_only_objects: bool = False) -> Path:
@@ -63,6 +64,7 @@ def train(row: str, seed: int, root: Path, train_json: Path, out: Path, extra: l
         "partial": [*NO_WEAK, "data.model_masks=ignore"],
         "weak": ["data.model_masks=ignore"],
         "self_training": [],
+        "second_round": [],
     }[row]
     command = [
         *("deepmac", "fit", f"experiment={EXPERIMENT}", f"data.root={root}"),
@@ -74,8 +76,9 @@ def train(row: str, seed: int, root: Path, train_json: Path, out: Path, extra: l
 
 
 def label(teacher: Path, root: Path, train_json: Path, known_val: Path, out: Path) -> Path:
-    """The training boxes with the teacher's masks and the IoU to expect of each."""
+    """The training boxes with the teacher's best masks and the IoU to expect of each."""
     common = ["deepmac", "label", "--model", str(teacher), "--images", str(root / "images")]
+    common += ["--refine", "full"]  # a teacher may take its time, and has more to teach then
     calibration = out.with_suffix(".calibration.json")
     run([*common, "--calibrate", str(known_val), "--out", str(calibration)], calibration)
     labelling = ["--boxes", str(train_json), "--calibration", str(calibration), "--out", str(out)]
@@ -105,6 +108,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/self_training"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--second-round", action="store_true")
     parser.add_argument("--set", dest="settings", nargs="*", default=[], help="KEY=VALUE ...")
     given = parser.parse_args()
     root, out = given.root.resolve(), given.out.resolve()
@@ -116,8 +120,10 @@ def main() -> None:
     for seed in given.seeds:
         train("partial", seed, root, partial, out, given.settings)
         teacher = train("weak", seed, root, partial, out, given.settings)
-        labelled = label(teacher / "weights", root, partial, known_val, out / f"weak_{seed}.json")
-        train("self_training", seed, root, labelled, out, given.settings)
+        for row in ROWS[2 : 4 if given.second_round else 3]:
+            masks = out / f"{teacher.name}.json"
+            labelled = label(teacher / "weights", root, partial, known_val, masks)
+            teacher = train(row, seed, root, labelled, out, given.settings)
         print(table(out, given.seeds), flush=True)
 
 
