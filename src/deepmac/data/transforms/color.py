@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_CHUNK = 1 << 15
+_CHUNK = 1 << 16
 """Pixels worked on at once: their float planes stay in a core's second-level cache."""
 
 Window = tuple[int, int, int, int]
