@@ -207,7 +207,6 @@ def test_roi_crop__refuses_unknown_forms_and_shapes() -> None:
         roi_crop(features, torch.zeros(2, 1, 4), 0)
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
 def test_gathered__takes_many_boxes_in_turns() -> None:
     features = random_features(torch.float32)
     boxes = torch.rand(2, 150, 4, generator=torch.Generator().manual_seed(3)) * 30
@@ -215,6 +214,7 @@ def test_gathered__takes_many_boxes_in_turns() -> None:
     assert (ours - oracle(features, boxes, (4, 4), 1.0, 2, True)).abs().max() < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
 def test_auto__is_what_is_soonest_when_eager_and_separable_elsewhere(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

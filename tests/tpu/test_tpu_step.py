@@ -16,7 +16,7 @@ from deepmac.lightning.xla import device as xla
 words = ["experiment=voc_to_nonvoc", "trainer=tpu_pod", "backbone=hourglass_10",
          "mask_head=hourglass10", "data.image_size=64", "data.max_boxes=17",
          "model.crop_impl=separable"]
-# With fewer boxes than a cell in 16, a CPU runs heads around the boxes' centres alone.
+# With at most a box for 16 cells, a CPU runs heads around the boxes' centres alone.
 settings = lightning_config(compose(words)[0])
 graph, operations, _ = count_step(settings, 2)
 compiles = xla.metrics().get("CompileTime", 0)

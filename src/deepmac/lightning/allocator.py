@@ -13,8 +13,8 @@ _NEVER, _LARGEST = 2**31 - 1, 32 << 20  # what glibc takes at most
 def keep_freed_memory() -> bool:
     """Have glibc keep what is freed, instead of giving it back to the system.
 
-    A step frees gigabytes and asks for them again, and the system clears every page anew: 4 % of a
-    step of the largest network, on two cores. The process stays as large as its largest step.
+    A step frees gigabytes and asks for them again, and the system clears every page anew: about 5 %
+    of a step of the largest network, on two cores. The process stays as large as its largest step.
 
     Returns:
         Whether it was done: not with other C libraries, nor where ``MALLOC_TRIM_THRESHOLD_`` or

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _CHUNK = 1 << 16
-"""Pixels worked on at once: their float planes stay in a core's second-level cache."""
+"""Pixels worked on at once: with fewer the calls cost more than the caches save."""
 
 Window = tuple[int, int, int, int]
 """top, left, bottom, right"""
