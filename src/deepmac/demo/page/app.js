@@ -48,12 +48,14 @@ function update() {
   for (const [does, is] of Object.entries(able)) for (const one of button(does)) one.disabled = !is;
 }
 
+let news = ""; // of the last step: told with the box until something else happens, masks included
+
 function announce() {
   const entry = current(), box = entry?.boxes.selected;
   if (!box || pointer.dragging()) return;
   const [x0, y0, x1, y1] = box.xyxy.map(Math.round), score = scoreOf(maskOf(entry, box));
   const name = box.label ? `Box ${box.number} (${box.label})` : `Box ${box.number}`;
-  say(`${name}: ${x1 - x0} × ${y1 - y0} at ${x0}, ${y0}${score && `, ${score}`}.`);
+  say(`${news}${name}: ${x1 - x0} × ${y1 - y0} at ${x0}, ${y0}${score && `, ${score}`}.`);
 }
 
 // Something moves; no step has ended yet.
@@ -75,8 +77,9 @@ function answered(entry) {
 }
 
 // A step has ended.
-async function done(key = null) {
+async function done(key = null, said = "") {
   const entry = current();
+  news = said;
   if (entry.boxes.commit(key)) retry(entry);
   keep(entry);
   update();
@@ -117,6 +120,7 @@ const page = {
   finished(moved) {
     if (moved) done();
     else {
+      news = "";
       update();
       announce();
     }
@@ -124,8 +128,7 @@ const page = {
   point(x, y, label, reach) {
     const { boxes } = current(), box = boxes.selected;
     const said = boxes.point(box, x, y, label, reach), count = boxes.selected.points.length;
-    done();
-    say(`Point ${said}, ${count} in all. Ctrl+Z takes it back.`);
+    done(null, `Point ${said}, ${count} in all. Ctrl+Z takes it back. `);
   },
   newBox() {
     if (full()) return;
@@ -150,6 +153,7 @@ const page = {
     boxes.selected = boxes.get(number);
     boxes.commit();
     view.reveal(boxes.selected.xyxy);
+    news = "";
     update();
     announce();
   },
