@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from deepmac.errors import ConfigError, one_sentence
+from deepmac.lightning.optim.adam import Adam
 from deepmac.lightning.optim.tensorflow_adam import TensorFlowAdam
 from deepmac.nn.extensions import named_class
 
@@ -34,7 +35,7 @@ def build_optimizer(
         common = {"lr": lr, "eps": settings["adam_epsilon"], "weight_decay": decay}
         if settings.get("compat") is not None:
             return TensorFlowAdam(groups, **common, decoupled_weight_decay=True)
-        return (torch.optim.AdamW if decay else torch.optim.Adam)(groups, **common)
+        return Adam(groups, **common, decoupled_weight_decay=decay > 0)
     if chosen == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, weight_decay=decay)
     path, given = _spelled(chosen)

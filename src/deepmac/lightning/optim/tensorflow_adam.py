@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from deepmac.lightning.optim.adam import Adam
 
-class TensorFlowAdam(torch.optim.Adam):
+
+class TensorFlowAdam(Adam):
     """Adam whose epsilon is not corrected for bias.
 
     Step t moves a parameter by ``lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)``, m and v
