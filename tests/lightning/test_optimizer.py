@@ -18,8 +18,10 @@ def built(**settings):
 
 
 def test_names__and_weight_decay():
-    assert type(built(optimizer="adam")) is torch.optim.Adam
-    assert type(built(optimizer="adam", weight_decay=0.1)) is torch.optim.AdamW
+    assert isinstance(built(optimizer="adam"), torch.optim.Adam)
+    for decay in (0.0, 0.1):
+        (group,) = built(optimizer="adam", weight_decay=decay).param_groups
+        assert (group["weight_decay"], group["decoupled_weight_decay"]) == (decay, decay > 0)
     assert built(optimizer="sgd").defaults["momentum"] == 0.9
 
 

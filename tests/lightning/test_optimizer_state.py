@@ -1,5 +1,6 @@
 import torch
 
+from deepmac.lightning.optim.adam import Adam
 from deepmac.lightning.optim.tensorflow_adam import TensorFlowAdam
 from deepmac.lightning.xla.optimizer_state import allocate_state
 
@@ -18,7 +19,7 @@ def trained(kind, allocate, steps=3):
 
 
 def test_allocated_state__trains_exactly_as_state_made_by_the_first_step():
-    for kind in (torch.optim.Adam, torch.optim.AdamW, TensorFlowAdam):
+    for kind in (torch.optim.Adam, torch.optim.AdamW, Adam, TensorFlowAdam):
         (early, one), (late, other) = trained(kind, True), trained(kind, False)
         assert torch.equal(early.weight, late.weight)
         mine, theirs = one.state_dict()["state"], other.state_dict()["state"]

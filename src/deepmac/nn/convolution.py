@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-_WHOLE, _STRIP = 8 << 20, 4 << 20
-"""Bytes of an image's input and gradient: up to the first at once, beyond in strips of the second.
+_STRIP = 8 << 20
+"""Bytes of an image's input and gradient: where there are more, strips of so many.
 
 oneDNN (3.12) reads all of an image again for each block of channels when it sums the gradient of
-a kernel: at 128 x 128 cells of 256 channels that is at half of the speed, at stride 2 at a sixth.
+a kernel. At 128 x 128 cells of 256 channels that takes 1.4 times as long as strips do, and a step
+of the large network 1.06 times.
 """
 
 
@@ -42,7 +43,7 @@ def _is_large(layer: nn.Conv2d, x: Tensor) -> bool:
         and not isinstance(layer.padding, str)
         and (layer.padding_mode, layer.groups, layer.dilation) == ("zeros", 1, (1, 1))
         and x.is_contiguous(memory_format=torch.channels_last)
-        and _bytes(x, layer.out_channels, layer.stride[0], layer.stride[1]) > _WHOLE
+        and _bytes(x, layer.out_channels, layer.stride[0], layer.stride[1]) > _STRIP
     )
 
 

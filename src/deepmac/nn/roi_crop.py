@@ -26,6 +26,7 @@ CROP_IMPLS: tuple[CropImpl, ...] = (
 OutputSize = int | tuple[int, int]
 
 _GATHERED_AT_ONCE = 64  # boxes: 12 MB of places and weights with 32 x 32 cells
+_SEPARABLE = 160  # cells a side up to which two products and their backward are sooner done on a CPU
 FARTHEST = 2.0**20
 """Boxes are cut here, in either direction, before they are cropped: see ``bounded_boxes``."""
 
@@ -48,8 +49,9 @@ def roi_crop(
         spatial_scale: map pixels per box unit, 0.25 for input pixels and a stride-4 map.
         impl: ``torchvision``, ``gathered`` or ``separable`` (equal numbers), ``corner_aligned``
             (the original's crop; ignores ``sampling_ratio`` and ``aligned``), or ``auto``:
-            torchvision's operator in eager mode on CUDA, and on a CPU where gradients are kept,
-            ``gathered`` there where none are; the separable form on other devices, while compiling,
+            torchvision's operator in eager mode on CUDA; on a CPU ``gathered`` where nothing
+            learns, and where something does the separable form up to maps of 160 cells a side,
+            torchvision's operator beyond; the separable form on other devices, while compiling,
             exporting or tracing, and where deterministic results were asked for.
         sampling_ratio: samples per cell and axis, at least 1.
         aligned: the half-pixel shift of torchvision's operator.
@@ -242,8 +244,10 @@ def corner_aligned_crop(
 def _best_for(features: Tensor) -> CropImpl:
     if _needs_plain_operations(features):
         return "separable"
-    learns = torch.is_grad_enabled() and features.requires_grad
-    return "gathered" if features.device.type == "cpu" and not learns else "torchvision"
+    if features.device.type == "cpu" and not (torch.is_grad_enabled() and features.requires_grad):
+        return "gathered"
+    small = features.device.type == "cpu" and max(features.shape[-2:]) <= _SEPARABLE
+    return "separable" if small else "torchvision"
 
 
 def _needs_plain_operations(features: Tensor) -> bool:

@@ -33,17 +33,26 @@ class Adam(torch.optim.Adam):
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
         has_complex: bool = super()._init_group(group, *lists)
         if group["fused"]:
-            parameters, gradients, means, squares = lists[:4]
-            for index, together in enumerate(zip(parameters, gradients, means, squares, strict=True)):
-                if all(map(_is_channels_last, together)):  # the kernel would copy each gradient
-                    for of_kind, tensor in zip(lists, together, strict=False):
-                        of_kind[index] = tensor.permute(0, 2, 3, 1)
+            rows = [_rows(one) for one in zip(*lists[:4], strict=True)]
+            if all(rows):
+                for each, views in zip(lists, zip(*rows, strict=True), strict=False):
+                    each[:] = views
+            else:  # the kernel takes the numbers in the order that they lie in
+                group["fused"] = None
         return has_complex
 
 
+def _rows(together: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A parameter, its gradient and averages as they lie in memory; nothing where that differs.
+
+    Given weights with the channels last, the kernel would copy each gradient.
+    """
+    if all(tensor.is_contiguous() for tensor in together):
+        return together
+    if all(_is_channels_last(tensor) for tensor in together):
+        return tuple(tensor.permute(0, 2, 3, 1) for tensor in together)
+    return ()
+
+
 def _is_channels_last(tensor: Tensor) -> bool:
-    return (
-        tensor.dim() == 4
-        and not tensor.is_contiguous()
-        and tensor.is_contiguous(memory_format=torch.channels_last)
-    )
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
