@@ -3,13 +3,13 @@
     python examples/self_training.py --root COCO --out runs/self_training --seeds 0 1 2
 
 ``--root`` holds ``annotations/instances_{train,val}.json`` with masks of every class. Those of the
-non-VOC classes are taken out of the training json first; the evaluation keeps them. Then, for each
-seed and at equal steps:
+60 non-VOC classes (``--split nonvoc_to_voc``: of the 20 VOC classes) are taken out of the training
+json first; the evaluation keeps them. Then, for each seed and at equal steps:
 
-    partial        masks of the 20 VOC classes (the paper's recipe)
+    partial        masks of some classes, boxes of all (the paper's recipe)
     weak           + projections and colours of the objects that have boxes alone
-    self_training  + masks that `weak` gives to these objects, calibrated on the VOC masks of the
-                   validation json and weighted by the IoU to expect of them
+    self_training  + masks that `weak` gives to these objects, calibrated on the validation masks of
+                   the classes that have masks, and weighted by the IoU to expect of them
     second_round   the same with masks that `self_training` gives; if asked for
 
 Each step is a command that is printed and skipped where its result is there already.
@@ -29,18 +29,20 @@ from deepmac.data.splits import VOC_NAMES
 
 EXPERIMENT = "voc_to_nonvoc_self_training_small"
 NO_WEAK = ("model.losses.box_consistency.weight=0", "model.losses.color_consistency.weight=0")
+SPLITS = ("voc_to_nonvoc", "nonvoc_to_voc")
 ROWS = ("partial", "weak", "self_training", "second_round")
 
 
-def keep_masks(source: Path, out: Path, *, voc_only_objects: bool = False) -> Path:
-    """A copy of a COCO json without the masks (or the objects) of classes outside VOC."""
+def keep_masks(source: Path, out: Path, split: str, *, drop_objects: bool = False) -> Path:
+    """A copy of a COCO json without the masks (or the objects) of classes that have none."""
     content = json.loads(source.read_text(encoding="utf-8"))
-    voc = {c["id"] for c in content["categories"] if c["name"] in VOC_NAMES}
+    of_voc = split == "voc_to_nonvoc"
+    masked = {c["id"] for c in content["categories"] if (c["name"] in VOC_NAMES) == of_voc}
     kept = []
     for entry in content["annotations"]:
-        if entry["category_id"] in voc:
+        if entry["category_id"] in masked:
             kept.append(entry)
-        elif not voc_only_objects and not entry.get("iscrowd"):
+        elif not drop_objects and not entry.get("iscrowd"):
             kept.append({k: v for k, v in entry.items() if k != "segmentation"})
     content["annotations"] = kept
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,22 +110,24 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/self_training"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--split", choices=SPLITS, default=SPLITS[0])
     parser.add_argument("--second-round", action="store_true")
     parser.add_argument("--set", dest="settings", nargs="*", default=[], help="KEY=VALUE ...")
     given = parser.parse_args()
     root, out = given.root.resolve(), given.out.resolve()
     annotations = root / "annotations"
-    partial = keep_masks(annotations / "instances_train.json", out / "partial.json")
+    partial = keep_masks(annotations / "instances_train.json", out / "partial.json", given.split)
     known_val = keep_masks(
-        annotations / "instances_val.json", out / "voc_val.json", voc_only_objects=True
+        annotations / "instances_val.json", out / "known_val.json", given.split, drop_objects=True
     )
+    settings = [f"split={given.split}", *given.settings]
     for seed in given.seeds:
-        train("partial", seed, root, partial, out, given.settings)
-        teacher = train("weak", seed, root, partial, out, given.settings)
+        train("partial", seed, root, partial, out, settings)
+        teacher = train("weak", seed, root, partial, out, settings)
         for row in ROWS[2 : 4 if given.second_round else 3]:
             masks = out / f"{teacher.name}.json"
             labelled = label(teacher / "weights", root, partial, known_val, masks)
-            teacher = train(row, seed, root, labelled, out, given.settings)
+            teacher = train(row, seed, root, labelled, out, settings)
         print(table(out, given.seeds), flush=True)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from deepmac.errors import UserError
 from deepmac.nn.conventions import TODAY, Conventions
+from deepmac.nn.depthwise import learn_sooner
 from deepmac.nn.extensions import is_path, made, named_class
 from deepmac.nn.hourglass import HOURGLASS_BACKBONES, hourglass_backbone, plus_upsampled
 from deepmac.nn.initialization import initialize_weights
@@ -256,6 +257,7 @@ def timm_features(
         load_pretrained(network, read_tensors(Path(weights)), source=weights)
     if checkpoint_activations:
         network.set_grad_checkpointing(True)
+    learn_sooner(network)
     return network
 
 

@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from deepmac.errors import UserError
 from deepmac.nn.clicks import Clicks
 from deepmac.nn.deepmac import DeepMAC
+from deepmac.nn.depthwise import as_made
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.norm import BatchNorm2d
 from deepmac.nn.packed import ACTIVATIONS, Followed, Through, can_pack, pack_convolutions
@@ -59,6 +60,7 @@ def for_inference(
     device = runs_on or next(network.parameters()).device
     kind = resolved(precision, device)
     prepared = copy.deepcopy(network).eval().requires_grad_(False)
+    as_made(prepared)
     packs = device.type == "cpu" and can_pack()
     with torch.inference_mode(False), torch.no_grad():
         _merge(prepared, activations=packs)
