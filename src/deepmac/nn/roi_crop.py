@@ -26,9 +26,7 @@ CROP_IMPLS: tuple[CropImpl, ...] = (
 OutputSize = int | tuple[int, int]
 
 _GATHERED_AT_ONCE = 64  # boxes: 12 MB of places and weights with 32 x 32 cells
-_SEPARABLE = (
-    160  # cells a side up to which two products and their backward are sooner done on a CPU
-)
+_SEPARABLE = 160  # cells a side up to which a CPU learns through the separable form sooner
 FARTHEST = 2.0**20
 """Boxes are cut here, in either direction, before they are cropped: see ``bounded_boxes``."""
 
