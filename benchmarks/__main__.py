@@ -11,29 +11,17 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import (
-    annotation_files,
-    big_network,
-    crop,
-    data_pipeline,
-    evaluation,
-    label,
-    opening,
-    streaming,
-    training,
-)
+from benchmarks import annotation_files, training
+from benchmarks.rows import ROWS, in_a_process_of_its_own, shapes
 from benchmarks.table import HEADINGS, Row, Skipped, machine, markdown
-from deepmac.data.shapes.data_set import ensure_shapes
 
-ROWS = ("network", "step", "label", "crop", "loading", "stream", "evaluation", "opening")
 PRINTED = ("annotations", "windows")  # have tables of their own
 PAGE = """# Performance
 
@@ -66,7 +54,7 @@ def main() -> None:
             _print(name, options.quick, options.root)
             continue
         try:
-            rows += _maker(name, options.quick, options.root)()
+            rows += in_a_process_of_its_own(name, options.quick, options.root)
         except Skipped as reason:
             notes.append(f"{name} was skipped: {reason}")
     table = Table(*HEADINGS, expand=True)
@@ -79,36 +67,13 @@ def main() -> None:
         options.write.write_text(PAGE.format(table=markdown(rows, notes), device=_card_section()))
 
 
-def _maker(name: str, quick: bool, root: Path | None) -> Callable[[], list[Row]]:
-    plain = {
-        "network": big_network.inference,
-        "step": big_network.training,
-        "crop": crop.rows,
-        "evaluation": evaluation.rows,
-        "opening": opening.rows,
-    }
-    if name in plain:
-        return partial(plain[name], quick)
-    root = root or _shapes(quick)
-    return partial(
-        {"label": label.rows, "loading": data_pipeline.rows, "stream": streaming.rows}[name],
-        quick,
-        root,
-    )
-
-
 def _print(name: str, quick: bool, root: Path | None) -> None:
     if name == "windows":
         words = ["--rounds", "2"] if quick else []
-        training.main(["--root", str(root or _shapes(quick)), *words])
+        training.main(["--root", str(root or shapes(quick)), *words])
         return
     where = ["--root", str(root)] if root else []
     annotation_files.main([*where, *(["--count", "5000"] if quick else [])])
-
-
-def _shapes(quick: bool) -> Path:
-    count, held, size = (12, 2, 64) if quick else (160, 8, 512)
-    return ensure_shapes(num_train=count, num_val=held, size=size)
 
 
 def _card_section() -> str:
