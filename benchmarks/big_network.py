@@ -19,9 +19,9 @@ import torch
 
 from benchmarks.table import Row, Skipped, convolution_rate, in_turns
 from deepmac.class_map import ClassMap
-from deepmac.lightning.allocator import keep_freed_memory
 from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.lightning.optim.optimizer import build_optimizer
+from deepmac.nn.allocator import keep_freed_memory
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.inference import for_inference, has_bfloat16
 

@@ -5,6 +5,7 @@ import torch
 from timm.layers import Conv2dSame
 from torch import nn
 
+from deepmac.nn import packed
 from deepmac.nn.backbones import IMAGENET
 from deepmac.nn.inference import for_inference, has_bfloat16
 from deepmac.nn.network import SegmentationNetwork
@@ -181,16 +182,40 @@ def test_packed_convolution__is_the_convolution(stride, kernel, groups) -> None:
     torch.manual_seed(0)
     for kind, more in ((nn.Conv2d, {"padding": kernel // 2}), (Conv2dSame, {})):
         plain = kind(8, 12, kernel, stride=stride, groups=groups, **more)
-        packed = PackedConvolution(plain)
+        laid_out = PackedConvolution(plain)
         with torch.inference_mode():
             for size in (9, 16, 9):
                 x = torch.randn(2, 8, size, size).to(memory_format=torch.channels_last)
                 out = plain(x)
-                torch.testing.assert_close(packed(x), out, rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(laid_out(x), out, rtol=1e-5, atol=1e-5)
                 other = torch.randn_like(out)
                 torch.testing.assert_close(
-                    packed.plus(x, other, relu=True), (out + other).relu(), rtol=1e-5, atol=1e-5
+                    laid_out.plus(x, other, relu=True), (out + other).relu(), rtol=1e-5, atol=1e-5
                 )
+
+
+@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
+def test_packed_convolution__of_many_sizes_stays_the_convolution() -> None:
+    plain = nn.Conv2d(96, 64, 1)
+    laid_out = PackedConvolution(plain)
+    with torch.inference_mode():
+        for size in (8, 9, 10, 11, 12, 16, 20, 24, 9):
+            x = torch.randn(1, 96, size, size).to(memory_format=torch.channels_last)
+            torch.testing.assert_close(laid_out(x), plain(x), rtol=1e-5, atol=1e-5)
+    weights = {id(weight) for weight in laid_out._laid_out.values()}
+    assert len(weights) == len(laid_out._layouts) < 8
+
+
+@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv4_conv_small"])
+def test_expanded_maps__may_be_made_some_channels_at_a_time(backbone: str, monkeypatch) -> None:
+    original = deepmac(backbone, "resnet4")
+    monkeypatch.setattr(packed, "_AT_ONCE", 1 << 30)
+    whole = answers(for_inference(original))
+    for limit in (1 << 16, 1 << 10):
+        monkeypatch.setattr(packed, "_AT_ONCE", limit)
+        for ours, theirs in zip(answers(for_inference(original)), whole, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["hourglass10", "hourglass20", "resnet4"])

@@ -19,7 +19,6 @@ from deepmac.data.mask_targets import TargetSpec
 from deepmac.errors import ConfigError
 from deepmac.evaluation.results import ImageResult
 from deepmac.lightning import position
-from deepmac.lightning.allocator import keep_freed_memory
 from deepmac.lightning.arguments import check_arguments
 from deepmac.lightning.batch_size import choose_batch_size
 from deepmac.lightning.callbacks.evaluation import gather
@@ -34,6 +33,7 @@ from deepmac.lightning.xla.step_watch import LossNotFinite, StepWatch, not_finit
 from deepmac.losses.options import nested_names
 from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.models.initial_weights import load_initial_weights
+from deepmac.nn.allocator import keep_freed_memory
 from deepmac.nn.backbones import CENTERNET_BGR, IMAGENET
 from deepmac.nn.extensions import import_named
 from deepmac.nn.inference import require_finite_weights

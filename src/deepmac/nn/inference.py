@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from deepmac.errors import UserError
+from deepmac.nn.allocator import keep_freed_memory
 from deepmac.nn.clicks import Clicks
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.depthwise import as_made
@@ -31,6 +32,8 @@ computes in it, the first elsewhere."""
 
 N = TypeVar("N", bound=SegmentationNetwork)
 
+_KEPT = 256 << 20
+"""Bytes that a process keeps for the next picture."""
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # subclasses that turn their weights into others are not
 _NORMS = (nn.BatchNorm2d, BatchNorm2d)
 
@@ -58,6 +61,8 @@ def for_inference(
         return network
     require_finite_weights(network)
     device = runs_on or next(network.parameters()).device
+    if device.type == "cpu":
+        keep_freed_memory(_KEPT)
     kind = resolved(precision, device)
     prepared = copy.deepcopy(network).eval().requires_grad_(False)
     as_made(prepared)

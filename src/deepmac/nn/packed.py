@@ -22,6 +22,13 @@ from deepmac.nn.mask_heads import ConvolutionalMaskHead
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)  # other subclasses may do more than convolve
 
+_SIZES_KEPT = 64
+"""Sizes of inputs for which the layout of a convolution's weights is known."""
+_AT_ONCE = 8 << 20
+"""Bytes of an expanded map that are computed and read together."""
+_BLOCK = 16
+"""Channels that a processor's register holds: pieces are multiples of it."""
+
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
@@ -45,6 +52,8 @@ def pack_convolutions(module: nn.Module) -> None:
         module.join = _JoinedOnce(module.join, net.input_block.conv_block)
         net.input_block.conv_block = Through()
     for name, child in list(module.named_children()):
+        if isinstance(child, _WITH_SKIP):
+            _split_expansion(child)
         if isinstance(child, Residual) and _is_folded(child):
             setattr(module, name, _Residual(child))
         elif isinstance(child, ConvBlock) and _is_folded(child):
@@ -90,6 +99,7 @@ class PackedConvolution(nn.Module):
         self.bias = convolution.bias
         self._plain = convolution.weight.detach()
         self._laid_out: dict[tuple[int, ...], Tensor] = {}
+        self._layouts: dict[bytes, Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         x, weight, geometry = self._prepared(x)
@@ -122,14 +132,25 @@ class PackedConvolution(nn.Module):
             else:
                 x = F.pad(x, (before[1], after[1], before[0], after[0]))
         geometry = padding, self.stride, self.dilation, self.groups
-        weight = self._laid_out.get(grown)
-        if weight is None:  # the best layout depends on the input's size: that of the first
-            weight = F.pad(self._plain, (grown[1], 0, grown[0], 0))
-            weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, list(x.shape))
-            self._laid_out[grown] = weight
-            if not self.same:
-                self._plain = weight
-        return x, weight, geometry
+        size = (*grown, *x.shape[-2:])
+        if size not in self._laid_out:
+            if len(self._laid_out) >= _SIZES_KEPT:
+                self._laid_out.clear()
+                self._layouts.clear()
+            self._laid_out[size] = self._weight(grown, geometry, list(x.shape))
+        return x, self._laid_out[size], geometry
+
+    def _weight(self, grown: tuple[int, int], geometry: Any, shape: list[int]) -> Tensor:
+        """Laid out as oneDNN reads it soonest for an input of a shape; another layout would be
+        turned into that in every pass. Sizes that agree in it share one copy."""
+        if self._plain.is_mkldnn:
+            self._plain = self._plain.to_dense()
+        weight = F.pad(self._plain, (grown[1], 0, grown[0], 0))
+        weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, shape)
+        if not self.same:
+            self._plain = weight
+        layout = torch.ops.mkldnn._get_mkldnn_serialized_md(weight).numpy().tobytes()
+        return self._layouts.setdefault(layout, weight)
 
     def _same_padding(self, x: Tensor) -> tuple[list[int], list[int]]:
         """Rows and columns before and after, as TensorFlow's "same"."""
@@ -220,6 +241,78 @@ def _begins_with_a_block(net: nn.Module) -> bool:
     return folded and block.conv.kernel_size == (3, 3) and block.conv.stride == (1, 1)
 
 
+class _Expansion(nn.Module):
+    """A pointwise convolution to many channels and the depthwise one that reads them.
+
+    Where the map between them is large, some channels at a time: it stays in the processor's cache
+    then, and the system need not clear fresh pages for it.
+
+    Args:
+        pointwise: with the activation that follows it.
+        depthwise: likewise.
+    """
+
+    def __init__(self, pointwise: nn.Module, depthwise: nn.Module) -> None:
+        super().__init__()
+        self._parts = [pointwise, depthwise]  # no submodules: what is laid out are pieces of them
+        self.channels = _convolution_of(pointwise).out_channels
+        self._pieces: dict[int, nn.ModuleList] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = x[:, :1].numel() * self.channels * x.element_size()
+        blocks = max(1, int(_AT_ONCE * self.channels / whole) // _BLOCK)
+        each = min(self.channels, blocks * _BLOCK)
+        if each not in self._pieces:
+            cuts = [slice(i, i + each) for i in range(0, self.channels, each)]
+            self._pieces[each] = nn.ModuleList(
+                nn.Sequential(*(_packed_piece(part, cut) for part in self._parts)) for cut in cuts
+            )
+        out = [piece(x) for piece in self._pieces[each]]
+        return out[0] if len(out) == 1 else torch.cat(out, dim=1)
+
+
+def _split_expansion(block: nn.Module) -> None:
+    """Put an ``_Expansion`` in the place of a block's first two convolutions, where it may."""
+    children = list(block.named_children())
+    working = [(name, part) for name, part in children if not _is_idle(part)]
+    if len(working) < 2:
+        return
+    (first, pointwise), (second, depthwise) = working[:2]
+    narrow, wide = _convolution_of(pointwise), _convolution_of(depthwise)
+    if narrow is None or wide is None:
+        return
+    plain = narrow.kernel_size == narrow.stride == (1, 1) and narrow.groups == 1
+    if plain and _takes(narrow) and wide.groups == wide.out_channels == narrow.out_channels:
+        setattr(block, first, _Expansion(pointwise, depthwise))
+        setattr(block, second, Through())
+
+
+def _convolution_of(part: nn.Module) -> Any:
+    """The convolution in a part of a block, or None."""
+    inner = part.convolution if isinstance(part, Followed) else part
+    return inner if type(inner) in _CONVOLUTIONS and _takes(inner) else None
+
+
+def _packed_piece(part: nn.Module, cut: slice) -> PackedConvolution:
+    """Some output channels of a convolution with what follows it."""
+    whole = _convolution_of(part)
+    piece = copy.copy(whole)
+    piece._parameters = {
+        name: None if value is None else nn.Parameter(value[cut], requires_grad=False)
+        for name, value in whole._parameters.items()
+    }
+    piece.out_channels = len(piece.weight)
+    if whole.groups > 1:
+        piece.in_channels = piece.groups = piece.out_channels
+    return PackedConvolution(piece, part.then if isinstance(part, Followed) else None)
+
+
+def _is_idle(part: nn.Module) -> bool:
+    """Whether nothing happens in a part of a block: no path is dropped in predictions."""
+    idle = (nn.Identity, Through, DropPath)
+    return all(isinstance(leaf, idle) for leaf in part.modules() if not [*leaf.children()])
+
+
 class _WithSkip(nn.Module):
     """A block of timm's that ends in a convolution, to which its input is added."""
 
@@ -246,10 +339,8 @@ def _ends_in_a_convolution(block: Any) -> bool:
     """Whether a block adds its input to what its last convolution gives."""
     parts = list(block.children())
     last = _last_convolution(parts)
-    idle = (nn.Identity, Through, DropPath)  # no path is dropped in predictions
-    rest = [leaf for part in parts[last + 1 :] for leaf in part.modules() if not [*leaf.children()]]
     plain = type(parts[last]) in _CONVOLUTIONS and _takes(parts[last])
-    return block.has_skip and plain and all(isinstance(part, idle) for part in rest)
+    return block.has_skip and plain and all(map(_is_idle, parts[last + 1 :]))
 
 
 def _is_folded(block: Any) -> bool:

@@ -11,7 +11,7 @@ GLIBC = platform.libc_ver()[0] == "glibc"
 FAULTS = """
 import resource
 import torch
-from deepmac.lightning.allocator import keep_freed_memory
+from deepmac.nn.allocator import keep_freed_memory
 
 print(keep_freed_memory())
 def step():
