@@ -34,7 +34,8 @@ from deepmac.models.card import ModelCard
 from deepmac.models.files import build_model, load_model
 from deepmac.nn.backbones import IMAGENET
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.predict.masks import box_probabilities, input_size
+from deepmac.predict.letterbox import InputSpec
+from deepmac.predict.masks import box_probabilities
 from deepmac.predict.paste import mask_to_rle
 from deepmac.predict.runtime import RUNTIMES, prepared_network
 
@@ -114,18 +115,19 @@ def measure(options: argparse.Namespace) -> Measured:
     boxes = len(content["annotations"])
     count = len({entry["image_id"] for entry in content["annotations"]})
     model = load_model(options.model) if options.model else _small_model(options.size)
-    size = input_size(model) if options.model else options.size
+    spec = InputSpec.of(model, None if options.model else options.size)
+    size = spec.image_size
     device = torch.device(options.device)
     how = (
-        f"{count} images with {boxes} boxes, input {size} x {size}, {device}, "
-        f"{torch.get_num_threads()} threads, {options.workers} workers, precision "
-        f"{options.precision}, {options.runtime}, network prepared before, median of "
-        f"{options.repeats} passes"
+        f"{count} images with {boxes} boxes, input {size} x {size} ({spec.shape}; the peer's "
+        f"longer side {options.size}), {device}, {torch.get_num_threads()} threads, "
+        f"{options.workers} workers, precision {options.precision}, {options.runtime}, network "
+        f"prepared before, median of {options.repeats} passes"
     )
     prepared = prepared_network(model.to(device), options.precision, options.runtime)
     ours, theirs = [], []
     watch = Stopwatch(exact=True)
-    masks = _MaskRCNN(size, max(1, round(boxes / count)), device)
+    masks = _MaskRCNN(options.size, max(1, round(boxes / count)), device)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "boxes.json"
         path.write_text(json.dumps(content))

@@ -38,6 +38,7 @@ from deepmac.nn.backbones import Normalization, Normalize
 from deepmac.nn.centernet import Detections
 from deepmac.nn.clicks import Clicks
 from deepmac.nn.network import SegmentationNetwork
+from deepmac.predict.letterbox import InputSpec
 
 WIDTH, HEIGHT, SIDE = 64, 48, 64
 FILES = 1000
@@ -174,7 +175,7 @@ def measure(boxes: int, each: int, actors: int) -> tuple[Outcome, float, Watch]:
         place = Path(name)
         watch = Watch(place / "masks", write_job(place, boxes, each))
         network = Disk().eval()
-        work = Work(str(place / "images"), MaskOptions(0.5), model_digest(network), SIDE)
+        work = Work(str(place / "images"), MaskOptions(0.5), model_digest(network), InputSpec(SIDE))
         started = time.monotonic()
         with watch.watching():
             found = run(network, work, str(place / "boxes"), str(place / "masks"), Workers(actors))

@@ -16,7 +16,8 @@ from torch import Tensor
 from benchmarks.table import in_turns
 from deepmac.models.files import load_model
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.predict.masks import crop_probabilities, input_size
+from deepmac.predict.letterbox import InputSpec
+from deepmac.predict.masks import crop_probabilities
 from deepmac.predict.runtime import RUNTIMES, prepared_network
 
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     model = load_model(options.model)
-    size = options.size or input_size(model)
+    size = InputSpec.of(model, options.size).image_size
     networks = {
         (precision, runtime): prepared_network(model, precision, runtime)
         for precision in ("32", "bf16")

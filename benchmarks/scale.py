@@ -163,7 +163,6 @@ def rates(root: Path, count: int) -> tuple[float, float, float]:
     from deepmac.label.cluster.job import work_of
     from deepmac.label.cluster.labeller import Labeller
     from deepmac.models.files import load_model
-    from deepmac.predict.letterbox import letterbox
 
     torch.set_num_threads(1)
     index = read_coco(*locate_coco(root, "val"), check_images="none")
@@ -183,7 +182,7 @@ def rates(root: Path, count: int) -> tuple[float, float, float]:
     labeller(table.slice(0, 8))
     started = time.process_time()
     for record in records:
-        letterbox(read_image(record.path), labeller.work.image_size, labeller.network.conventions)
+        labeller.work.spec.letterbox(read_image(record.path))
     decoded = time.process_time()
     labeller(table)
     decode = (decoded - started) / len(records)

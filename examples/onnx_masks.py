@@ -66,16 +66,17 @@ class OnnxModel:
         return session.run(None, {name: value for name, value in feed.items() if name in wanted})
 
     def _letterbox(self, picture: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-        """(1, 3, size, size) float32 and the (height, width) of the content."""
-        size = self.about["input"]["image_size"]
-        factor = size / max(picture.shape[:2])
+        """(1, 3, *frame) float32 and the (height, width) of the content."""
+        about = self.about["input"]
+        high, wide = _frame(about, picture.shape[:2])
+        factor = min(high / picture.shape[0], wide / picture.shape[1])
         height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
-        square = np.zeros((size, size, 3), dtype=np.float32)
-        if self.about["input"]["resize"] == "antialiased_bilinear":
-            square[:height, :width] = resize_antialiased(picture, height, width)
+        framed = np.zeros((high, wide, 3), dtype=np.float32)
+        if about["resize"] == "antialiased_bilinear":
+            framed[:height, :width] = resize_antialiased(picture, height, width)
         else:
-            square[:height, :width] = resize_tensorflow1(picture, height, width)
-        return square.transpose(2, 0, 1)[None], (height, width)
+            framed[:height, :width] = resize_tensorflow1(picture, height, width)
+        return framed.transpose(2, 0, 1)[None], (height, width)
 
     def _paste(self, crops: np.ndarray, boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         about = self.about["masks"]
@@ -91,6 +92,17 @@ class OnnxModel:
             columns = positions(x0, x1, shape[1], len(crop))
             mask[:] = rows @ crop @ columns.T > about["threshold"]
         return masks
+
+
+def _frame(about: dict, size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the graph's input for a picture of (height, width)."""
+    square, step = about["image_size"], about["frame_step"]
+    if about["shape"] == "square":
+        return square, square
+    stretch = min(max(size[0] / size[1], 1 / 4), 4) ** 0.5
+    sides = square * stretch, square / stretch
+    height, width = (max(1, round(side / step)) * step for side in sides)
+    return height, width
 
 
 def resize_antialiased(picture: np.ndarray, height: int, width: int) -> np.ndarray:

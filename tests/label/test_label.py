@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 from deepmac.cli import main
 from deepmac.data.annotations.segmentation import segmentation_rle
 from deepmac.label.inference import device_of
+from deepmac.models.files import card_of, write_model
 
 Label = Callable[..., Any]
 
@@ -102,6 +104,47 @@ def test_refine__gives_the_predictors_refined_masks(
         assert entry["mask_score"] == before["mask_score"]
         differ += entry["segmentation"] != before["segmentation"]
     assert differ > 10
+
+
+def test_pictures_of_different_shapes__get_the_predictors_masks_whatever_the_batch(
+    tmp_path: Path, model_dir: Path
+) -> None:
+    from deepmac import Predictor, load_model
+
+    model = load_model(model_dir)
+    card = card_of(model)
+    assert card is not None
+    shown = replace(card, image_size=128, input_shape="picture")
+    (tmp_path / "model").mkdir()
+    write_model(tmp_path / "model", model.state_dict(), shown)
+    draw, content = np.random.default_rng(0), {"categories": [{"id": 1, "name": "ant"}]}
+    content |= {"images": [], "annotations": []}
+    for number, (height, width) in enumerate([(60, 90), (96, 96), (120, 40), (60, 90), (30, 200)]):
+        pixels = draw.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        size = {"height": height, "width": width}
+        content["images"].append({"id": number, "file_name": f"{number}.png", **size})
+        for part in range(number):  # the first one has no box
+            box = [part + 2, 3, width - 9 - part, height - 7]
+            entry = {"id": 10 * number + part, "image_id": number, "category_id": 1, "bbox": box}
+            content["annotations"].append(entry)
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    made = []
+    for batch in ("1", "4"):
+        out = tmp_path / f"{batch}.json"
+        words = ["--model", str(tmp_path / "model"), "--images", str(tmp_path), "--boxes"]
+        words += [str(tmp_path / "boxes.json"), "--out", str(out), "--batch-size", batch]
+        assert main(["label", *words, "--accelerator", "cpu", "--workers", "0"]) == 0
+        made.append(json.loads(out.read_text())["annotations"])
+    predictor = Predictor(load_model(tmp_path / "model"))
+    for one, other in zip(*made, strict=True):
+        image = content["images"][one["image_id"]]
+        predictor.set_image(tmp_path / image["file_name"])
+        x, y, w, h = one["bbox"]
+        [mask], _ = predictor.predict([[x, y, x + w, y + h]])
+        ours = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        assert iou(ours, rle_of(one, image)) > 0.97
+        assert iou(rle_of(other, image), rle_of(one, image)) > 0.97
 
 
 def test_everything_but_the_masks__is_the_input(label: Label, data, tmp_path: Path) -> None:

@@ -62,10 +62,11 @@ def test_parts__grow_with_the_number_of_images():
 def test_batches__do_not_depend_on_the_size_of_parts(data, boxes_only):
     from deepmac.data.annotations.read_boxes import read_boxes
     from deepmac.label.plan import make_plan
+    from deepmac.predict.letterbox import InputSpec
 
     def batches(together):
         plan = make_plan(read_boxes(boxes_only, data.images), data.images, images_together=together)
-        made = BatchDataset(plan.parts, batch_size=3, image_size=64)
+        made = BatchDataset(plan.parts, batch_size=3, spec=InputSpec(64))
         return [[view.task.position for view in share.views] for share in made.shares]
 
     assert batches(16) == batches(32) == batches(1024)

@@ -65,7 +65,8 @@ def test_bfloat16__costs_what_it_costs_in_torch(picture: np.ndarray) -> None:
     boxes = np.array([[160.0, 10, 300, 300], [0, 0, 150, 384], [20, 60, 500, 384]])
     answers = []
     for precision, runtime in (("32", "torch"), ("bf16", "torch"), ("bf16", "openvino")):
-        predictor = Predictor(load_model("deepmac-lite"), precision=precision, runtime=runtime)
+        lite = load_model("deepmac-lite")
+        predictor = Predictor(lite, image_size=512, precision=precision, runtime=runtime)
         predictor.set_image(picture)
         answers.append((predictor.predict_crops(boxes), predictor.predict(boxes, refine="none")))
     (wanted, masks), (torchs, _), (crops, narrow) = answers

@@ -11,8 +11,9 @@ import torch
 from deepmac import Predictor
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError
+from deepmac.losses.grids import inside_boxes
 from deepmac.models.card import ModelCard
-from deepmac.predict.refine import refine_edges
+from deepmac.predict.refine import COARSE, GRID, refine_edges, resize_cells
 from deepmac.predict.second_look import closer, mirrored
 from networks import tiny_card, tiny_model
 
@@ -73,18 +74,20 @@ def test_scores_are_the_networks_whatever_the_refinement(model, picture):
     assert np.array_equal(plain.predict(BOXES).scores, edges.predict(BOXES).scores)
 
 
-def test_edges_are_refine_edges_of_the_crops(model, picture):
+def test_edges_are_refine_edges_of_the_crops_and_coarser_where_pixels_are_few(model, picture):
     predictor, _ = predicted(model, picture, refine="edges")
-    crops = predictor.predict_crops(BOXES)
+    crops = torch.from_numpy(predictor.predict_crops(BOXES))
     boxes = torch.from_numpy(BOXES)
-    expected = refine_edges(
-        torch.from_numpy(crops),
-        model.mask_frames(boxes),
-        torch.from_numpy(picture).permute(2, 0, 1),
-        threshold=0.5,
-        boxes=boxes,
-    )
-    assert np.allclose(predictor.predict(BOXES).pasted.crops, expected.numpy(), atol=1e-5)
+    frames, pixels = model.mask_frames(boxes), torch.from_numpy(picture).permute(2, 0, 1)
+    found = predictor.predict(BOXES).pasted.crops
+    for row, grid in enumerate((COARSE, GRID)):
+        own = slice(row, row + 1)
+        expected = refine_edges(
+            crops[own], frames[own], pixels, threshold=0.5, boxes=boxes[own], grid=grid
+        )
+        inside = inside_boxes(boxes[own], frames[own], (GRID, GRID)).float()
+        expected = (resize_cells(expected, GRID) * inside)[0]
+        assert np.allclose(found[row], expected.numpy(), atol=1e-5)
 
 
 class Brightness:

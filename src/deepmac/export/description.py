@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from deepmac import __version__
 from deepmac.export.graphs import Graph
 from deepmac.models.card import ModelCard
 from deepmac.nn.network import SegmentationNetwork
+from deepmac.predict.letterbox import FRAME_STEP
 
 FORMAT = "deepmac-export-1"
 
@@ -23,7 +25,7 @@ def describe(
         graphs: by file name.
     """
     free = all(2 in graph.free["images"] for graph in graphs.values())
-    classes = card.class_map
+    classes, divisor = card.class_map, int(network.backbone.size_divisor)
     return {
         "format": FORMAT,
         "made_by": f"deepmac {__version__}",
@@ -31,12 +33,16 @@ def describe(
         "input": {
             "pixels": "float32 RGB in 0..255; the graph normalises them itself",
             "image_size": card.image_size,
+            "shape": card.input_shape if free else "square",
+            "frame_step": math.lcm(FRAME_STEP, divisor),
             "free_size": free,
-            "size_divisor": int(network.backbone.size_divisor),
+            "size_divisor": divisor,
             "resize": f"{network.conventions.letterbox}_bilinear",
-            "letterbox": "the longer side is scaled to image_size, the other by the same factor "
-            "and rounded; zeros at the bottom and right make a square (or, where free_size is "
-            "true, the next multiples of size_divisor)",
+            "letterbox": "the picture is scaled until it just fits the frame, its sides are "
+            "rounded, zeros at the bottom and right fill the frame. Shape square: the frame is "
+            "image_size x image_size (where free_size is true, it may end at the next multiples "
+            "of size_divisor). Shape picture: with s = sqrt(height / width), kept between 1/2 and "
+            "2, image_size * s high and image_size / s wide, rounded to multiples of frame_step",
             "normalization": card.normalization.to_dict(),
         },
         "boxes": "xyxy in pixels of the letterboxed input, edges at integers",

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ from deepmac.label.progress import Progress
 from deepmac.label.stopping import leave_quietly
 from deepmac.nn.inference import resolved
 from deepmac.nn.network import SegmentationNetwork
+from deepmac.predict.letterbox import InputSpec
 from deepmac.predict.masks import PictureMasks, box_probabilities
 from deepmac.predict.runtime import Runtime, prepared_network
 
@@ -66,9 +67,9 @@ class PartWriter:
         options: MaskOptions,
         network: SegmentationNetwork,
         on_error: OnError,
-        image_size: int,
+        spec: InputSpec,
     ) -> None:
-        self.image_size = image_size
+        self.spec = spec
         self.parts, self.plan, self.options = parts, plan, options
         self.network, self.on_error = network, on_error
         self._file: IO[str] | None = None
@@ -102,7 +103,7 @@ class PartWriter:
             self._file = self._stack.enter_context(self.parts.writing(batch.part, tasks))
         for task, kind, sentence in batch.errors:
             _write_line(self._file, {"rows": task.rows.tolist(), "kind": kind, "error": sentence})
-        found = batch_records(self.network, batch, probabilities, self.options, self.image_size)
+        found = batch_records(self.network, batch, probabilities, self.options, self.spec)
         for row, record in found:
             lap("paste")
             _write_line(self._file, {"row": row, **record})
@@ -125,7 +126,7 @@ def batch_records(
     batch: LabelBatch,
     probabilities: Floats,
     options: MaskOptions,
-    image_size: int,
+    spec: InputSpec,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The row and the record of every box of a batch.
 
@@ -134,7 +135,7 @@ def batch_records(
         batch: what about.
         probabilities: (M, P, P) its answers.
         options: of the masks.
-        image_size: side of the network's input, pixels.
+        spec: how it was shown pictures.
     """
     start = 0
     for number, (task, boxes) in enumerate(zip(batch.tasks, batch.asked, strict=True)):
@@ -150,7 +151,7 @@ def batch_records(
             refine=options.refine,
             picture=batch.pictures[number] if batch.pictures else None,
             places=batch.places[number] if batch.pictures else None,
-            image_size=image_size,
+            spec=spec,
             points=batch.clicks[number] if network.takes_clicks else None,
         )
         turned = Turned(boxes, task.degrees) if task.degrees.any() else None
@@ -166,30 +167,45 @@ def batch_crops(
 ) -> Floats:
     """(M, P, P) probabilities of all boxes of a batch.
 
-    A picture with many views goes through the network ``batch_size`` of them at a time.
+    Views whose inputs have one shape go through the network together, ``batch_size`` at most.
     """
-    if batch.images is None or not batch.valid.any():
-        return np.zeros((0, 1, 1), dtype=np.float32)
-    parts = []
-    for start in range(0, len(batch.tasks), batch_size):
-        some = slice(start, start + batch_size)
-        longest = max(1, int(batch.valid[some].sum(dim=1).max()))
-        parts.append(
-            box_probabilities(
-                network,
-                batch.images[some].to(device),
-                batch.boxes[some, :longest].to(device),
-                batch.valid[some, :longest].to(device),
-                laps(),
-                _clicks(network, batch, some, longest, device),
-            )
+    counts = batch.valid.sum(dim=1).tolist()
+    found: dict[int, Floats] = {}
+    for some in _of_one_shape(batch.images, batch_size):
+        longest = max(counts[view] for view in some)
+        if not longest:
+            continue
+        crops = box_probabilities(
+            network,
+            torch.cat([batch.images[view] for view in some]).to(device),
+            batch.boxes[some, :longest].to(device),
+            batch.valid[some, :longest].to(device),
+            laps(),
+            _clicks(network, batch, some, longest, device),
         )
-    crops: Floats = np.concatenate(parts)
-    return crops
+        ends = np.cumsum([counts[view] for view in some])[:-1]
+        found |= zip(some, np.split(crops, ends), strict=True)
+    if not found:
+        return np.zeros((0, 1, 1), dtype=np.float32)
+    whole: Floats = np.concatenate([found[view] for view in sorted(found)])
+    return whole
+
+
+def _of_one_shape(images: Sequence[torch.Tensor], most: int) -> Iterator[list[int]]:
+    """The numbers of images, those of one shape together."""
+    by_shape: dict[torch.Size, list[int]] = {}
+    for number, image in enumerate(images):
+        by_shape.setdefault(image.shape, []).append(number)
+    for numbers in by_shape.values():
+        yield from (numbers[i : i + most] for i in range(0, len(numbers), most))
 
 
 def _clicks(
-    network: SegmentationNetwork, batch: LabelBatch, some: slice, boxes: int, device: torch.device
+    network: SegmentationNetwork,
+    batch: LabelBatch,
+    some: list[int],
+    boxes: int,
+    device: torch.device,
 ) -> torch.Tensor | None:
     """Those of some views, of a network that takes any."""
     if batch.points is None or not network.takes_clicks:
@@ -329,7 +345,7 @@ def label_parts(
     parts: Parts,
     options: MaskOptions,
     *,
-    image_size: int,
+    spec: InputSpec,
     batch_size: int = 4,
     workers: int = 0,
     on_error: OnError = "stop",
@@ -348,8 +364,8 @@ def label_parts(
         plan: what is to be done.
         parts: where it goes.
         options: of the masks.
-        image_size: side of the network's input, pixels.
-        batch_size: images that go through the backbone together.
+        spec: how the network is shown pictures.
+        batch_size: images that go through the backbone together, where their inputs have one shape.
         workers: processes that decode pictures; 0 decodes in this one.
         on_error: what an unreadable picture does.
         restart: see :meth:`Parts.open`.
@@ -385,17 +401,18 @@ def label_parts(
     network = prepared_network(
         network, "bf16" if precision == "bf16" else "32", runtime, runs_on=device_of(runner)
     )
+    if device_of(runner).type == "xla":
+        spec = spec.squared()
     module = LabelModule(
         network,
         plan,
         parts,
-        PartWriter(parts, plan, options, network, on_error, image_size),
+        PartWriter(parts, plan, options, network, on_error, spec),
         Progress(quiet=quiet),
         watch,
         loader={
             "batch_size": batch_size,
-            "image_size": image_size,
-            "conventions": network.conventions,
+            "spec": spec,
             "box_margin": options.box_margin,
             "keep_pictures": options.refine != "none",
             "tiles": tiles,

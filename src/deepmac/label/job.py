@@ -30,7 +30,8 @@ from deepmac.label.stopping import Stopped
 from deepmac.label.writers import FILE_WRITERS, FOLDER_WRITERS, Writing
 from deepmac.models.files import own_refine, own_threshold
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.predict.masks import BOXES_PER_STEP, input_size
+from deepmac.predict.letterbox import InputSpec
+from deepmac.predict.masks import BOXES_PER_STEP
 
 _VERSION = 3  # of the parts' content
 
@@ -69,7 +70,7 @@ def label(
             job.plan,
             job.parts,
             job.masks,
-            image_size=job.image_size,
+            spec=job.spec,
             batch_size=settings.batch_size,
             workers=settings.workers,
             on_error=settings.on_error,
@@ -105,7 +106,7 @@ class _Job:
     def __init__(self, model: SegmentationNetwork, prepared: Prepared) -> None:
         self.settings, self.choice, self.plan = prepared.settings, prepared.choice, prepared.plan
         self.out = self.settings.places[1].absolute()
-        self.image_size = input_size(model)
+        self.spec = InputSpec.of(model)
         self.digest = model_digest(model)
         path = self.settings.calibration
         self.calibration = Calibration.read(path, self.digest) if path else None
@@ -253,7 +254,8 @@ class _Job:
             "version": _VERSION,
             "model": self.digest,
             "boxes": self.plan.boxes.digest,
-            "image_size": self.image_size,
+            "image_size": self.spec.image_size,
+            "input_shape": self.spec.shape,
             "images_together": IMAGES_TOGETHER,
             "boxes_per_step": BOXES_PER_STEP,
             "batch_size": settings.batch_size,

@@ -18,9 +18,8 @@ from deepmac.data.images import ImageFileError, read_image
 from deepmac.label.masks.records import enlarged
 from deepmac.label.plan import ImageTask
 from deepmac.label.views import View, cut, put_upright, views_of
-from deepmac.nn.conventions import TODAY, Conventions
 from deepmac.predict.boxes import scaled_boxes
-from deepmac.predict.letterbox import letterbox
+from deepmac.predict.letterbox import InputSpec
 from deepmac.predict.points import Points, scaled_points
 
 IMAGES_TOGETHER = 16
@@ -38,7 +37,7 @@ class LabelBatch:
         part: its number.
         last: whether it is the part's last batch.
         tasks: for each view of a picture that could be read, the image with the view's boxes.
-        images: (V, 3, S, S), or None when there are none.
+        images: for each view (1, 3, height, width), of shapes that may differ.
         asked: for each view (n, 4) xyxy in the picture's pixels, with the margin; of a turned box
             before it is turned.
         boxes: (V, N, 4) the same in input pixels.
@@ -55,7 +54,7 @@ class LabelBatch:
     part: int
     last: bool
     tasks: list[ImageTask]
-    images: Tensor | None
+    images: list[Tensor]
     asked: list[NDArray[np.float64]]
     boxes: Tensor
     valid: Tensor
@@ -81,8 +80,7 @@ class BatchDataset(Dataset[LabelBatch]):
     Args:
         parts: by number.
         batch_size: views of one part that go through the network together.
-        image_size: side of the network's input, pixels.
-        conventions: the network's.
+        spec: how the network is shown pictures.
         box_margin: see ``MaskOptions``.
         keep_pictures: give what the views show too.
         tiles: see :func:`deepmac.label.views.views_of`.
@@ -94,8 +92,7 @@ class BatchDataset(Dataset[LabelBatch]):
         parts: dict[int, list[ImageTask]],
         *,
         batch_size: int,
-        image_size: int,
-        conventions: Conventions = TODAY,
+        spec: InputSpec,
         box_margin: float = 0.0,
         keep_pictures: bool = False,
         tiles: bool = False,
@@ -103,7 +100,7 @@ class BatchDataset(Dataset[LabelBatch]):
     ) -> None:
         self.read = read or _from_file
         self.keep_pictures = keep_pictures
-        self.image_size, self.conventions, self.box_margin = image_size, conventions, box_margin
+        self.spec, self.box_margin = spec, box_margin
         self.shares: list[_Share] = []
         self._decoded: tuple[ImageTask, NDArray[np.uint8]] | None = None
         together = 1 if tiles else IMAGES_TOGETHER
@@ -111,7 +108,8 @@ class BatchDataset(Dataset[LabelBatch]):
             groups = groupby(parts[number], key=lambda task: task.position // together)
             for _, tasks in groups:
                 views = [
-                    views_of(task, image_size, tiles=tiles, margin=box_margin) for task in tasks
+                    views_of(task, spec.image_size, tiles=tiles, margin=box_margin)
+                    for task in tasks
                 ]
                 ends = set(np.cumsum([len(some) for some in views]).tolist())
                 flat = [view for some in views for view in some]
@@ -142,7 +140,7 @@ class BatchDataset(Dataset[LabelBatch]):
                 errors.append((task, error.kind, str(error)))
                 continue
             shown, boxes, within, marks = self._shown(view, pixels)
-            entry = letterbox(shown, self.image_size, self.conventions)
+            entry = self.spec.letterbox(shown)
             good.append(task)
             images.append(entry.image)
             asked.append(boxes)
@@ -157,7 +155,7 @@ class BatchDataset(Dataset[LabelBatch]):
             share.part,
             share.last,
             good,
-            torch.cat(images) if images else None,
+            images,
             asked,
             padded,
             valid,
@@ -184,7 +182,7 @@ class BatchDataset(Dataset[LabelBatch]):
         task = view.task
         if task.degrees.any():
             boxes = enlarged(task.boxes, self.box_margin)
-            shown, within, clicks = put_upright(view, pixels, boxes, self.image_size)
+            shown, within, clicks = put_upright(view, pixels, boxes, self.spec.image_size)
             return shown, boxes, within, clicks
         boxes = enlarged(task.boxes, self.box_margin, task.size)
         corner = np.array(view.window[:2], dtype=np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError
@@ -12,6 +12,8 @@ from deepmac.models.refining import REFINES, Refine
 from deepmac.nn.backbones import Normalization
 
 FORMAT = "deepmac-model-1"
+InputShape = Literal["square", "picture"]
+"""``square``: pictures are padded to one; ``picture``: to a frame of about their own shape."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class ModelCard:
         normalization: of the pixels.
         class_map: category of every class slot.
         image_size: side of the padded square that images are scaled to, pixels.
+        input_shape: ``picture``: to a frame with about as many pixels as that square instead.
         system: ``deepmac`` or ``deepmarc``: which network the arguments are for.
         mask_threshold: a pixel belongs to a mask above this probability, unless told otherwise.
         refine: how masks are refined, unless told otherwise: ``none``, ``edges`` or ``full``.
@@ -35,6 +38,7 @@ class ModelCard:
     system: str = "deepmac"
     mask_threshold: float = 0.5
     refine: Refine = "none"
+    input_shape: InputShape = "square"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML or JSON."""
@@ -42,6 +46,7 @@ class ModelCard:
             "format": FORMAT,
             "system": self.system,
             "image_size": self.image_size,
+            **({"input_shape": self.input_shape} if self.input_shape != "square" else {}),
             "mask_threshold": self.mask_threshold,
             **({"refine": self.refine} if self.refine != "none" else {}),
             "network": dict(self.network),
@@ -70,9 +75,11 @@ class ModelCard:
                 system=str(values.get("system", "deepmac")),
                 mask_threshold=float(values.get("mask_threshold", 0.5)),
                 refine=values.get("refine", "none"),
+                input_shape=values.get("input_shape", "square"),
             )
             if (
                 card.refine not in REFINES
+                or card.input_shape not in get_args(InputShape)
                 or not 0 < card.mask_threshold < 1
                 or card.image_size < 1
                 or len(card.class_map.names) != len(card.class_map)

@@ -17,28 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepmac.errors import UserError
-from deepmac.models.files import card_of
 from deepmac.models.refining import Refine
 from deepmac.nn.conventions import PasteRule
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.tracing import static_shapes
 from deepmac.predict.boxes import Boxes
+from deepmac.predict.letterbox import InputSpec
 from deepmac.predict.paste import masks_to_rles, paste_mask
 from deepmac.predict.points import Points, clicks_of
 from deepmac.predict.second_look import finer_crops
 
 Floats = NDArray[np.float32]
 
-FALLBACK_SIZE = 512
-"""Side of a network's input where nothing says it."""
 BOXES_PER_STEP = 64
 """Boxes of one image that go through the mask head at once: the bound on memory."""
-
-
-def input_size(network: SegmentationNetwork) -> int:
-    """Side of the padded square that a network wants, in pixels."""
-    card = card_of(network)
-    return card.image_size if card else FALLBACK_SIZE
 
 
 def crop_probabilities(
@@ -182,7 +174,7 @@ class PictureMasks:
         refine: Refine = "none",
         picture: NDArray[np.uint8] | None = None,
         places: Boxes | None = None,
-        image_size: int = FALLBACK_SIZE,
+        spec: InputSpec | None = None,
         points: Points | None = None,
     ) -> PictureMasks:
         """Masks out of a network's answer.
@@ -197,7 +189,7 @@ class PictureMasks:
             refine: how masks are made finer than the network's cells.
             picture: (H, W, 3) uint8 RGB, which refinement looks at.
             places: (N, 4) the boxes in pixels of ``picture``, where that is but a part.
-            image_size: side of the network's input, for more looks at it.
+            spec: how the network was shown the picture, for more looks at it.
             points: (N, K, 3) clicks in pixels of ``picture``, which those looks have to know.
 
         Raises:
@@ -214,7 +206,7 @@ class PictureMasks:
                 picture,
                 refine=refine,
                 threshold=threshold,
-                image_size=image_size,
+                spec=spec or InputSpec.of(network),
                 points=points,
             )
         frames = network.mask_frames(torch.from_numpy(boxes)).numpy()

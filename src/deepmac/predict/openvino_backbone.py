@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from deepmac.errors import UserError
 from deepmac.nn.tracing import padding_of_even_sides
 
-_SIZES_KEPT = 4
-"""Graphs of so many sizes of pictures are held: a predictor knows two, its own and close looks'."""
+_SIZES_KEPT = 24
+"""Graphs of so many sizes of pictures are held: more than the shapes of most collections."""
 
 
 class OpenVinoBackbone(nn.Module):

@@ -18,8 +18,8 @@ from deepmac.nn.inference import Precision
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.roi_crop import FARTHEST
 from deepmac.predict.boxes import Boxes, checked_boxes, edges, scaled_boxes
-from deepmac.predict.letterbox import letterbox
-from deepmac.predict.masks import PictureMasks, crop_probabilities, input_size, require_finite
+from deepmac.predict.letterbox import InputSpec
+from deepmac.predict.masks import PictureMasks, crop_probabilities, require_finite
 from deepmac.predict.points import Points, checked_points, scaled_points
 from deepmac.predict.results import BoxMasks, Floats, Prediction
 from deepmac.predict.runtime import Runtime, prepared_network
@@ -38,7 +38,9 @@ class Predictor:
     Args:
         model: a network, best from ``deepmac.load_model``.
         class_map: category of every class slot; None takes the model's own, or the slots 0, 1, ...
-        image_size: side of the padded square, pixels; None takes the model's own, or 512.
+        image_size: side of the padded square that the network is shown, pixels, or of the square
+            of as many pixels (``input_shape`` of the model's card); None takes the model's own, or
+            512.
         threshold: a pixel belongs to a mask above this probability; None takes the model's own,
             or 0.5.
         refine: ``none``; ``edges``: masks snapped to the picture's colours and edges, without
@@ -68,7 +70,7 @@ class Predictor:
         self.model = model.eval()
         self.network = prepared_network(self.model, precision, runtime)
         self.class_map = class_map or (card.class_map if card else None)
-        self.image_size = image_size or input_size(model)
+        self.spec = InputSpec.of(model, image_size)
         self.threshold = threshold if threshold is not None else own_threshold(model)
         self.refine: Refine = own_refine(model) if refine is None else refine
         self._stage: Any = None
@@ -88,7 +90,7 @@ class Predictor:
             UserError: another shape, dtype or range, or a file that cannot be read.
         """
         rgb = to_rgb(picture)
-        entry = letterbox(rgb, self.image_size, self.model.conventions)
+        entry = self.spec.letterbox(rgb)
         self._stage = self.network.last_stage(entry.image.to(self._device))
         self._image, self._true_size = rgb, entry.true_size
 
@@ -177,6 +179,11 @@ class Predictor:
         return Prediction(boxes.astype(np.float32), labels, found_scores, masks, self._image, names)
 
     @property
+    def image_size(self) -> int:
+        """Side of the network's input where that is a square, in pixels."""
+        return self.spec.image_size
+
+    @property
     def _current(self) -> Any:
         if self._stage is None:
             raise UserError("no picture was set: call set_image first")
@@ -235,7 +242,7 @@ class Predictor:
             threshold=self.threshold if threshold is None else threshold,
             refine=self.refine if refine is None else refine,
             picture=self._image,
-            image_size=self.image_size,
+            spec=self.spec,
             points=points,
         )
 

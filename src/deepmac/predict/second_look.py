@@ -13,11 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepmac.losses.grids import inside_boxes
 from deepmac.models.refining import Refine
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.predict.letterbox import letterbox
+from deepmac.predict.letterbox import InputSpec
 from deepmac.predict.points import Points, clicks_of
-from deepmac.predict.refine import refine_edges, sample_picture
+from deepmac.predict.refine import (
+    COARSE,
+    FEW_PIXELS,
+    GRID,
+    refine_edges,
+    resize_cells,
+    sample_picture,
+)
 
 SMALL = 128
 """Objects with both sides below this many pixels of the network's input are looked at closer."""
@@ -40,7 +48,7 @@ def finer_crops(
     *,
     refine: Refine,
     threshold: float,
-    image_size: int,
+    spec: InputSpec,
     points: Points | None = None,
 ) -> NDArray[np.float32]:
     """A network's masks of one picture's boxes, refined as asked.
@@ -52,7 +60,7 @@ def finer_crops(
         picture: (H, W, 3) uint8 RGB.
         refine: see ``deepmac.models.refining``.
         threshold: what is above it belongs to a mask.
-        image_size: side of the network's input, pixels.
+        spec: how the network was shown the picture.
         points: (N, K, 3) clicks in pixels of the picture.
 
     Returns:
@@ -66,19 +74,25 @@ def finer_crops(
     values = torch.from_numpy(crops)
     if refine == "full":
         clicks = None if points is None else torch.from_numpy(points)
-        values = _looks(network, values, corners, picture, pixels, image_size, clicks)
-    parts = [
-        refine_edges(
-            values[i : i + _AT_ONCE],
-            frames[i : i + _AT_ONCE],
-            pixels,
-            threshold=threshold,
-            boxes=corners[i : i + _AT_ONCE],
-        )
-        for i in range(0, len(values), _AT_ONCE)
-    ]
-    finer: NDArray[np.float32] = torch.cat(parts).numpy()
-    return finer
+        values = _looks(network, values, corners, picture, pixels, spec, clicks)
+    finer = torch.zeros(len(values), GRID, GRID)
+    few_pixels = (frames[:, 2:] - frames[:, :2]).amax(1) <= FEW_PIXELS
+    for grid, rows in ((COARSE, few_pixels.nonzero()), (GRID, (~few_pixels).nonzero())):
+        for some in rows.flatten().split(_AT_ONCE):
+            finer[some] = _snapped(
+                values[some], frames[some], corners[some], pixels, threshold, grid
+            )
+    return finer.numpy()
+
+
+def _snapped(
+    crops: Tensor, frames: Tensor, boxes: Tensor, pixels: Tensor, threshold: float, grid: int
+) -> Tensor:
+    """(N, GRID, GRID) masks with the picture's edges, found on a grid that may be coarser."""
+    found = refine_edges(crops, frames, pixels, threshold=threshold, boxes=boxes, grid=grid)
+    if grid == GRID:
+        return found
+    return resize_cells(found, GRID) * inside_boxes(boxes, frames, (GRID, GRID)).float()
 
 
 def _looks(
@@ -87,10 +101,10 @@ def _looks(
     boxes: Tensor,
     picture: NDArray[np.uint8],
     pixels: Tensor,
-    image_size: int,
+    spec: InputSpec,
     points: Tensor | None,
 ) -> Tensor:
-    entry = letterbox(picture, image_size, network.conventions)
+    entry = spec.letterbox(picture)
     height, width = entry.true_size
     scale = torch.tensor([width / picture.shape[1], height / picture.shape[0]]).repeat(2)
     inputs = (boxes * scale).float()

@@ -57,8 +57,8 @@ def training_transform(
     return (AtOnce if usual else v2.Compose)([*steps, Letterbox(size)])
 
 
-def evaluation_transform(size: int) -> v2.Compose:
-    """Nothing random: the whole image in a padded square of ``size`` pixels."""
+def evaluation_transform(size: int | tuple[int, int]) -> v2.Compose:
+    """Nothing random: the whole image in a padded square, or a frame of (height, width) pixels."""
     return v2.Compose([Letterbox(size)])
 
 
@@ -152,23 +152,27 @@ class RandomSquareCrop(v2.Transform):
 
 
 class Letterbox(v2.Transform):
-    """Scale the longer side to ``size``, keep the aspect, pad bottom and right with 0.
+    """Scale an image until it just fits, keep the aspect, pad bottom and right with 0.
 
-    Half-pixel bilinear, antialiased when shrinking (masks: nearest). The other side is rounded to
+    Half-pixel bilinear, antialiased when shrinking (masks: nearest). The sides are rounded to
     the nearest pixel, so the two axes' scales may differ a little; ``Geometry`` knows.
+
+    Args:
+        size: side of the square, or (height, width), in pixels.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int | tuple[int, int]) -> None:
         super().__init__()
         self.size = size
+        self.height, self.width = (size, size) if isinstance(size, int) else size
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """The scaled size and the padding."""
         height, width = v2.query_size(flat_inputs)
-        scale = self.size / max(height, width)
+        scale = min(self.height / height, self.width / width)
         scaled = [max(1, round(height * scale)), max(1, round(width * scale))]
         changes = scaled != [height, width]
-        right, bottom = self.size - scaled[1], self.size - scaled[0]
+        right, bottom = self.width - scaled[1], self.height - scaled[0]
         return {"scaled": scaled if changes else None, "padding": [0, 0, right, bottom]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from deepmac.label.masks.records import MaskOptions
 from deepmac.models.files import own_refine, own_threshold
 from deepmac.models.refining import Refine
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.predict.masks import input_size
+from deepmac.predict.letterbox import InputSpec
 
 
 def work_of(
@@ -56,7 +56,7 @@ def work_of(
         images,
         options,
         digest,
-        input_size(network),
+        InputSpec.of(network),
         batch_size,
         Calibration.read(calibration, digest) if calibration else float,
         precision,

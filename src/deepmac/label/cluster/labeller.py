@@ -25,6 +25,7 @@ from deepmac.label.plan import ImageTask, bounded
 from deepmac.nn.inference import Precision, for_inference
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.boxes import box_fault
+from deepmac.predict.letterbox import InputSpec
 
 _READERS = 8
 Answer = dict[str, Any]
@@ -38,7 +39,7 @@ class Work:
         images: folder or URL that image paths start from.
         options: of the masks.
         digest: of the network.
-        image_size: side of its input, pixels.
+        spec: how it is shown pictures.
         batch_size: pictures that go through it together.
         score: from a raw score to the one to expect.
         precision: ``32`` or ``bf16``.
@@ -47,7 +48,7 @@ class Work:
     images: str
     options: MaskOptions
     digest: str
-    image_size: int
+    spec: InputSpec
     batch_size: int = 4
     score: Callable[[float], float] = float
     precision: str = "32"
@@ -120,8 +121,7 @@ class Labeller:
         batches = BatchDataset(
             {0: tasks},
             batch_size=work.batch_size,
-            image_size=work.image_size,
-            conventions=self.network.conventions,
+            spec=work.spec,
             box_margin=work.options.box_margin,
             keep_pictures=work.options.refine != "none",
             read=read,
@@ -132,7 +132,7 @@ class Labeller:
                 for row in task.rows.tolist():
                     answers[row] = {"error": sentence}
             crops = batch_crops(self.network, batch, work.batch_size, self.device)
-            found = batch_records(self.network, batch, crops, work.options, work.image_size)
+            found = batch_records(self.network, batch, crops, work.options, work.spec)
             for row, record in found:
                 answers[row] |= {
                     "rle": record["rle"]["counts"],

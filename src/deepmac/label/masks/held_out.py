@@ -29,7 +29,7 @@ from deepmac.label.merge import collect
 from deepmac.label.parts import Parts
 from deepmac.label.plan import make_plan
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.predict.masks import input_size
+from deepmac.predict.letterbox import InputSpec
 
 _MEDIUM, _LARGE = 32**2, 96**2  # COCO's bounds, in pixels of the true mask
 _NOTHING = MaskQuality(iou=0.0, boundary_iou=0.0)
@@ -67,8 +67,8 @@ def calibrate_model(
         raise DataError(f"{annotations} holds nothing to calibrate on ({reasons}); check it.")
     with tempfile.TemporaryDirectory(prefix="deepmac-calibrate-") as folder:
         parts = Parts(Path(folder) / "parts", {})
-        size = input_size(model)
-        label_parts(model, plan, parts, masks, image_size=size, on_error="skip", **how)
+        spec = InputSpec.of(model)
+        label_parts(model, plan, parts, masks, spec=spec, on_error="skip", **how)
         labelled = collect(plan, parts)
         raw, qualities, areas, boxed, rounded, image_ids = [], [], [], [], [], []
         for row, entry, record in labelled.annotations():
