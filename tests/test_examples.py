@@ -10,6 +10,8 @@ import torch
 from deepmac import load_model
 from deepmac.cli import main
 from deepmac.errors import UserError
+from deepmac.models.files import write_model
+from networks import tiny_card, tiny_model
 from tiny import TINY
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -60,3 +62,41 @@ def test_own_lightning_script__trains(examples_folder):
     names = runpy.run_path(str(EXAMPLES / "own_lightning_script.py"))
     trainer = names["train"](str(root), max_steps=1, accelerator="cpu", logger=False)
     assert trainer.global_step == 1
+
+
+def averaged(monkeypatch, *words) -> int:
+    names = runpy.run_path(str(EXAMPLES / "average_weights.py"))
+    monkeypatch.setattr(sys, "argv", ["average_weights.py", *map(str, words)])
+    return names["guarded"](names["main"])
+
+
+def test_average_weights__is_the_mean_and_what_not_every_model_has_stays(
+    tmp_path, monkeypatch, capsys
+):
+    clicks = tiny_card(detector=False, click_head="hourglass10", click_channels=4)
+    plain = tiny_card(detector=False)
+    states = []
+    for name, card, seed in (("a", clicks, 1), ("b", plain, 2)):
+        (tmp_path / name).mkdir()
+        states.append(tiny_model(card, seed).state_dict())
+        write_model(tmp_path / name, states[-1], card)
+    words = (tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c")
+    assert averaged(monkeypatch, *words) == 0
+    found = load_model(tmp_path / "c").state_dict()
+    assert found.keys() == states[0].keys() > states[1].keys()
+    for name, value in found.items():
+        own = states[0][name]
+        mean = (own + states[1][name]) / 2 if name in states[1] else own
+        torch.testing.assert_close(value.float(), mean.float(), rtol=1e-3, atol=1e-4)
+    assert averaged(monkeypatch, *words) == 1
+    assert "already exists" in capsys.readouterr().err
+
+
+def test_average_weights__of_unlike_models_is_refused(tmp_path, monkeypatch, capsys):
+    for name, side in (("a", 4), ("b", 8)):
+        (tmp_path / name).mkdir()
+        card = tiny_card(detector=False, head_channels=side)
+        write_model(tmp_path / name, tiny_model(card).state_dict(), card)
+    assert averaged(monkeypatch, tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c") == 1
+    assert "not of the same shape in all models" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
