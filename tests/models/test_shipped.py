@@ -49,7 +49,7 @@ def test_deepmac_lite__is_in_single_precision_and_knows_its_classes() -> None:
     model = load_model("deepmac-lite")
     assert {str(p.dtype) for p in model.parameters()} == {"torch.float32"}
     card = card_of(model)
-    assert card is not None and card.image_size == 512 and card.refine == "edges"
+    assert card is not None and card.image_size == 640 and card.refine == "edges"
     assert dict(zip(card.class_map.category_ids, card.class_map.names, strict=True)).items() >= {
         (1, "person"), (44, "bottle"), (90, "toothbrush"), (1084, "taxi van"),
     }  # fmt: skip

@@ -135,6 +135,10 @@ def _readme(card: ModelCard) -> str:
     if not card.network.get("detector", True):
         also = "; the model has no detector"
     listed = ", ".join(names[:_CARD_LIST]) + (" …" if len(names) > _CARD_LIST else "")
+    side = card.image_size
+    shown = f"{side} x {side}"
+    if card.input_shape == "picture":
+        shown = f"about as many pixels as {side} x {side}, in the picture's own shape"
     return f"""\
 ---
 library_name: deepmac
@@ -152,7 +156,7 @@ predictor.set_image(image)  # (H, W, 3) uint8 RGB
 masks, scores = predictor.predict(boxes)  # (N, 4) xyxy pixels
 ```
 
-Input: {card.image_size} x {card.image_size}. Backbone: {card.network.get("backbone", "?")}. Mask
+Input: {shown}. Backbone: {card.network.get("backbone", "?")}. Mask
 head: {card.network.get("mask_head", "?")}. Classes that had masks in training:
 {len(card.class_map.masked_category_ids)} of {len(names)}. Classes: {listed}.
 """
