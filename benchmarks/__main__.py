@@ -54,7 +54,10 @@ def main() -> None:
             _print(name, options.quick, options.root)
             continue
         try:
-            rows += in_a_process_of_its_own(name, options.quick, options.root)
+            made = in_a_process_of_its_own(name, options.quick, options.root)
+            for row in made:  # what a later row cannot take away
+                print("  " + " | ".join(row.cells()), file=sys.stderr, flush=True)
+            rows += made
         except Skipped as reason:
             notes.append(f"{name} was skipped: {reason}")
     table = Table(*HEADINGS, expand=True)

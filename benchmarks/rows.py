@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 
 from benchmarks import big_network, crop, data_pipeline, evaluation, label, opening, streaming
@@ -22,6 +22,7 @@ def in_a_process_of_its_own(name: str, quick: bool, root: Path | None) -> list[R
 
 
 def _rows(name: str, quick: bool, root: Path | None) -> list[Row]:
+    set_start_method(None, force=True)  # loaders start their workers as they do elsewhere
     return _maker(name, quick, root)()
 
 
