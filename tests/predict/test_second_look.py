@@ -13,7 +13,13 @@ from deepmac.class_map import ClassMap
 from deepmac.errors import ConfigError
 from deepmac.losses.grids import inside_boxes
 from deepmac.models.card import ModelCard
-from deepmac.predict.refine import COARSE, GRID, refine_edges, resize_cells
+from deepmac.predict.refine import (
+    COARSE,
+    FEW_PIXELS,
+    GRID,
+    refine_edges,
+    resize_cells,
+)
 from deepmac.predict.second_look import closer, mirrored
 from networks import tiny_card, tiny_model
 
@@ -75,12 +81,16 @@ def test_scores_are_the_networks_whatever_the_refinement(model, picture):
 
 
 def test_edges_are_refine_edges_of_the_crops_and_coarser_where_pixels_are_few(model, picture):
-    predictor, _ = predicted(model, picture, refine="edges")
-    crops = torch.from_numpy(predictor.predict_crops(BOXES))
-    boxes = torch.from_numpy(BOXES)
-    frames, pixels = model.mask_frames(boxes), torch.from_numpy(picture).permute(2, 0, 1)
-    found = predictor.predict(BOXES).pasted.crops
-    for row, grid in enumerate((COARSE, GRID)):
+    large = picture.repeat(4, 0).repeat(4, 1)
+    given = 4 * BOXES
+    predictor = Predictor(model, refine="edges")
+    predictor.set_image(large)
+    crops, boxes = torch.from_numpy(predictor.predict_crops(given)), torch.from_numpy(given)
+    frames, pixels = model.mask_frames(boxes), torch.from_numpy(large).permute(2, 0, 1)
+    found = predictor.predict(given).pasted.crops
+    sides = (frames[:, 2:] - frames[:, :2]).amax(1).tolist()
+    assert sides[0] > FEW_PIXELS > sides[1]
+    for row, grid in enumerate((GRID, COARSE)):
         own = slice(row, row + 1)
         expected = refine_edges(
             crops[own], frames[own], pixels, threshold=0.5, boxes=boxes[own], grid=grid
