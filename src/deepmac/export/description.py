@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from deepmac import __version__
 from deepmac.export.graphs import Graph
 from deepmac.models.card import ModelCard
 from deepmac.nn.network import SegmentationNetwork
-from deepmac.predict.letterbox import FRAME_STEP
+from deepmac.predict.letterbox import InputSpec
 
 FORMAT = "deepmac-export-1"
 
@@ -34,7 +33,7 @@ def describe(
             "pixels": "float32 RGB in 0..255; the graph normalises them itself",
             "image_size": card.image_size,
             "shape": card.input_shape if free else "square",
-            "frame_step": math.lcm(FRAME_STEP, divisor),
+            "frame_step": InputSpec(divisor=divisor).step,
             "free_size": free,
             "size_divisor": divisor,
             "resize": f"{network.conventions.letterbox}_bilinear",

@@ -78,6 +78,11 @@ class InputSpec:
             int(network.backbone.size_divisor),
         )
 
+    @property
+    def step(self) -> int:
+        """What sides of a picture-shaped input are multiples of."""
+        return math.lcm(FRAME_STEP, self.divisor)
+
     def squared(self) -> InputSpec:
         """The same in one shape for all pictures, as devices with static shapes want it."""
         return replace(self, shape="square")
@@ -86,10 +91,9 @@ class InputSpec:
         """(height, width) of the input for a picture of (height, width) ``size``."""
         if self.shape == "square":
             return self.image_size, self.image_size
-        step = math.lcm(FRAME_STEP, self.divisor)
         stretch = math.sqrt(min(max(size[0] / size[1], 1 / _MOST_STRETCHED), _MOST_STRETCHED))
         sides = self.image_size * stretch, self.image_size / stretch
-        height, width = (max(1, round(side / step)) * step for side in sides)
+        height, width = (max(1, round(side / self.step)) * self.step for side in sides)
         return height, width
 
     def letterbox(self, image: NDArray[np.uint8]) -> NetworkInput:
