@@ -10,6 +10,9 @@ json first; the evaluation keeps them. Then, for each seed and at equal steps:
     weak           + projections and colours of the objects that have boxes alone
     self_training  + masks that `weak` gives to these objects, calibrated on the validation masks of
                    the classes that have masks, and weighted by the IoU to expect of them
+    averaged_teacher
+                   the same with masks that the average of the run's own weights gives, while it
+                   trains: no teacher before it, and no labelling
     second_round   the same with masks that `self_training` gives; if asked for
 
 Each step is a command that is printed and skipped where its result is there already.
@@ -30,7 +33,7 @@ from deepmac.data.splits import VOC_NAMES
 EXPERIMENT = "voc_to_nonvoc_self_training_small"
 NO_WEAK = ("model.losses.box_consistency.weight=0", "model.losses.color_consistency.weight=0")
 SPLITS = ("voc_to_nonvoc", "nonvoc_to_voc")
-ROWS = ("partial", "weak", "self_training", "second_round")
+ROWS = ("partial", "weak", "averaged_teacher", "self_training", "second_round")
 
 
 def keep_masks(source: Path, out: Path, split: str, *, drop_objects: bool = False) -> Path:
@@ -65,6 +68,7 @@ def train(row: str, seed: int, root: Path, train_json: Path, out: Path, extra: l
     words = {
         "partial": [*NO_WEAK, "data.model_masks=ignore"],
         "weak": ["data.model_masks=ignore"],
+        "averaged_teacher": ["data.model_masks=ignore", "callbacks=averaged_teacher"],
         "self_training": [],
         "second_round": [],
     }[row]
@@ -124,7 +128,8 @@ def main() -> None:
     for seed in given.seeds:
         train("partial", seed, root, partial, out, settings)
         teacher = train("weak", seed, root, partial, out, settings)
-        for row in ROWS[2 : 4 if given.second_round else 3]:
+        train("averaged_teacher", seed, root, partial, out, settings)
+        for row in ROWS[3:] if given.second_round else ROWS[3:4]:
             masks = out / f"{teacher.name}.json"
             labelled = label(teacher / "weights", root, partial, known_val, masks)
             teacher = train(row, seed, root, labelled, out, settings)

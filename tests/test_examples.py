@@ -1,5 +1,7 @@
 """The scripts in examples/ that train or predict."""
 
+import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -64,10 +66,49 @@ def test_own_lightning_script__trains(examples_folder):
     assert trainer.global_step == 1
 
 
-def averaged(monkeypatch, *words) -> int:
-    names = runpy.run_path(str(EXAMPLES / "average_weights.py"))
-    monkeypatch.setattr(sys, "argv", ["average_weights.py", *map(str, words)])
+def ran(monkeypatch, script, *words) -> int:
+    names = runpy.run_path(str(EXAMPLES / script))
+    monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
     return names["guarded"](names["main"])
+
+
+def averaged(monkeypatch, *words) -> int:
+    return ran(monkeypatch, "average_weights.py", *words)
+
+
+def test_join_sets__is_one_data_set_in_which_rare_kinds_come_more_often(
+    tmp_path, monkeypatch, capsys
+):
+    from deepmac.data.shapes.data_set import write_shapes
+
+    monkeypatch.chdir(tmp_path)
+    for name, number in (("few", 2), ("many", 5)):
+        write_shapes(tmp_path / name, num_train=number, num_val=2, size=64)
+    few, many, out = tmp_path / "few", tmp_path / "many", tmp_path / "out"
+    words = [few, many, "--out", out, "--times"]
+    assert ran(monkeypatch, "join_sets.py", *words, "few=3", "nobody=2") == 1
+    assert "nobody: no folder and no image's source" in capsys.readouterr().err
+    assert not out.exists()
+    assert ran(monkeypatch, "join_sets.py", *words, "few=3") == 0
+    assert "11 images" in capsys.readouterr().out
+    assert main(["check-data", "data=coco", f"data.root={out}"]) == 0, capsys.readouterr()
+    checked = capsys.readouterr().out
+    assert re.search(r"images +│ +11 │ +2 │", checked)
+
+
+def test_join_sets__of_classes_that_share_an_id_is_refused(tmp_path, monkeypatch, capsys):
+    from deepmac.data.shapes.data_set import write_shapes
+
+    for name in ("one", "two"):
+        write_shapes(tmp_path / name, num_train=1, num_val=1, size=64)
+    path = tmp_path / "two/annotations/instances_train.json"
+    content = json.loads(path.read_text())
+    content["categories"][0]["name"] = "another"
+    path.write_text(json.dumps(content))
+    words = (tmp_path / "one", tmp_path / "two", "--out", tmp_path / "out")
+    assert ran(monkeypatch, "join_sets.py", *words) == 1
+    assert "give one of them another id" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_average_weights__is_the_mean_and_what_not_every_model_has_stays(

@@ -72,12 +72,12 @@ def uninterrupted(folder):
     return curve
 
 
-def interrupt(folder, name, how, at):
+def interrupt(folder, name, how, at, words=WORDS):
     """Start a run, send it ``how`` once ``at`` steps are logged; its exit status and last words."""
     said = folder / f"{name}.txt"
     with said.open("w") as file:
         process = subprocess.Popen(
-            train_py(*WORDS, f"hydra.run.dir={name}"),
+            train_py(*words, f"hydra.run.dir={name}"),
             cwd=folder,
             env=environment(folder / "cache"),
             stdout=subprocess.DEVNULL,
@@ -118,3 +118,28 @@ def test_interrupted_and_resumed__gives_the_same_curve(folder, uninterrupted, ho
         assert done.stderr == "", "nobody warns that a loader is not resumable: it is"
         assert losses(folder / name) == uninterrupted
         assert_same_run(folder / "whole", folder / name)
+
+
+@pytest.mark.slow
+def test_an_averaged_teacher__has_after_a_kill_the_masks_that_it_would_have_given(folder):
+    words = (*WORDS, "callbacks=averaged_teacher", "model.detector=false", "model.min_score=0.9")
+    words += tuple(
+        f"callbacks.averaged_teacher.init_args.{name}={steps}"
+        for name, steps in (("warmup_start", 2), ("warmup_steps", 4))
+    )
+    runs = {}
+    for name, more in (("taught", ()), ("untaught", ("callbacks.averaged_teacher=null",))):
+        done = run(
+            train_py(*words, *more, f"hydra.run.dir={name}"), cwd=folder, cache=folder / "cache"
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        runs[name] = losses(folder / name)
+    same = [step for step in runs["taught"] if runs["taught"][step] == runs["untaught"][step]]
+    assert same == [0, 1, 2], "from the third step on objects without a mask have one"
+    code, _ = interrupt(folder, "taught_killed", signal.SIGKILL, at=9, words=words)
+    assert code == -9
+    again = train_py(*words, "hydra.run.dir=taught_killed", "ckpt_path=last")
+    done = run(again, cwd=folder, cache=folder / "cache")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert losses(folder / "taught_killed") == runs["taught"]
+    assert_same_run(folder / "taught", folder / "taught_killed")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepmac.nn.ranges import Share
 
@@ -27,6 +27,12 @@ class WarmedUpEMA(WeightAveraging):
             raise ValueError(f"an EMA decay of {decay} is not between 0 and 1")
         self.decay = decay
         super().__init__(multi_avg_fn=self._update)
+
+    @property
+    def averaged(self) -> nn.Module | None:
+        """The module with the average for its weights, while a training runs; its mode is whatever
+        it was last set to."""
+        return None if self._average_model is None else self._average_model.module
 
     @torch.no_grad()
     def _update(self, averages: list[Any], currents: list[Any], count: Tensor) -> None:
