@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from deepmac.label.masks.components import label_components
+from deepmac.nn.edge_head import color_evidence
 from deepmac.nn.roi_crop import roi_crop
 from deepmac.predict.refine import (
     _component_sizes,
-    color_evidence,
     refine_edges,
     sample_picture,
     without_specks,

@@ -17,12 +17,14 @@ from deepmac.lightning.prediction import predict_batch
 from deepmac.lightning.private import allow_compiled_kinds, trainer_of
 from deepmac.lightning.training import Training
 from deepmac.losses.clicks import simulated_clicks
+from deepmac.losses.edges import edge_loss, pooled_targets
 from deepmac.losses.options import LossOptions
 from deepmac.losses.original import criterion_of
 from deepmac.losses.training_masks import training_boxes, training_mask_logits
 from deepmac.models.checkpoint import parse_checkpoint
 from deepmac.nn.conventions import conventions_of
 from deepmac.nn.deepmac import DeepMAC, is_of_detector
+from deepmac.nn.edge_head import GRIDS
 from deepmac.nn.hourglass import Residual
 from deepmac.nn.network import SegmentationNetwork
 from deepmac.nn.ranges import (
@@ -75,7 +77,7 @@ class DeepMACSystem(SegmentationModule):
         """See :class:`SegmentationModule`."""
         settings = self.hparams
         return TargetSpec(
-            mask_size=settings["mask_size"],
+            mask_size=GRIDS[-1] if settings["edge_channels"] else settings["mask_size"],
             stride=settings["stride"],
             full_resolution=settings["predict_full_resolution_masks"],
             box_margin=settings["box_margin"],
@@ -138,6 +140,10 @@ class DeepMACSystem(SegmentationModule):
         boxes = training_boxes(network, batch)
         if network.box_margin:
             batch = {**batch, "mask_frames": network.mask_frames(boxes)}
+        fine = batch
+        if network.edge_head is not None:
+            pooled = pooled_targets(batch["mask_targets"], network.mask_size)
+            batch = {**batch, "mask_targets": pooled}
         logits = [training_mask_logits(network, stage, boxes, rows) for stage in used]
         teachers = None
         if options.self_supervision.weight > 0:
@@ -145,6 +151,7 @@ class DeepMACSystem(SegmentationModule):
                 network, batch, only_last_stage=options.use_only_last_stage
             )
         corrected = self._corrected(stages[-1], boxes, logits[-1], batch)
+        edges = self._edges(fine, logits[-1])
         with torch.autocast(self.device.type, enabled=False):
             losses: dict[str, Tensor] = self.criterion(
                 stages,
@@ -155,6 +162,7 @@ class DeepMACSystem(SegmentationModule):
                 teachers=teachers,
                 step=self._step_number(),
                 corrected=corrected,
+                edges=edges,
             )
         return losses
 
@@ -180,6 +188,13 @@ class DeepMACSystem(SegmentationModule):
         )
         rows = clicks.rows() & batch["mask_valid"]
         return network.click_head.corrected(inputs, first, clicks, rows), rows
+
+    def _edges(self, batch: Batch, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The loss of masks made finer; all else learns nothing by it."""
+        network, options = self._network, self.criterion.options
+        if network.edge_head is None or options.edge_weight == 0:
+            return None
+        return edge_loss(network, batch, logits, step=self.global_step)
 
     def _step_number(self) -> int | Tensor:
         """For warm-ups; on XLA sent to the device, as numbers 0 and 1 make graphs of their own."""

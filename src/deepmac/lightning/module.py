@@ -172,9 +172,9 @@ class SegmentationModule(pl.LightningModule, ABC):
         super().train(mode)
         if self.network is not None and self.hparams["freeze"] == "backbone":
             _pretrained_part(self._built).eval()
-        elif self.network is not None and self.hparams["freeze"] == "all_but_click_head":
+        elif self.network is not None and self.hparams["freeze"] in _HEADS:
             self._built.eval()
-            _click_head(self._built).train(mode)
+            _only_head(self._built, self.hparams["freeze"]).train(mode)
         return self
 
     def compile_network(self, network: SegmentationNetwork) -> None:
@@ -446,12 +446,19 @@ def _pretrained_part(network: SegmentationNetwork) -> Any:
     return getattr(backbone, "body", getattr(backbone, "network", backbone))
 
 
-def _click_head(network: SegmentationNetwork) -> nn.Module:
-    head = getattr(network, "click_head", None)
+_HEADS = {
+    "all_but_click_head": ("a click head", "model.click_head=hourglass20"),
+    "all_but_edge_head": ("an edge head", "model.edge_channels=16"),
+}
+"""Values of ``freeze`` that leave one head to learn: what it is, and the setting that makes it."""
+
+
+def _only_head(network: SegmentationNetwork, freeze: str) -> nn.Module:
+    what, setting = _HEADS[freeze]
+    head = getattr(network, freeze.removeprefix("all_but_"), None)
     if head is None:
         raise ConfigError(
-            "model.freeze=all_but_click_head leaves nothing to learn without a click head: set "
-            "model.click_head=hourglass20, say"
+            f"model.freeze={freeze} leaves nothing to learn without {what}: set {setting}, say"
         )
     return head  # type: ignore[no-any-return]
 
@@ -459,9 +466,9 @@ def _click_head(network: SegmentationNetwork) -> nn.Module:
 def _freeze(network: SegmentationNetwork, part: str | None) -> None:
     if part == "backbone":
         _pretrained_part(network).requires_grad_(False)
-    elif part == "all_but_click_head":
+    elif part in _HEADS:
         network.requires_grad_(False)
-        _click_head(network).requires_grad_(True)
+        _only_head(network, part).requires_grad_(True)
 
 
 def _short(ids: tuple[int, ...]) -> str:

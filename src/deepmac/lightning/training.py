@@ -23,7 +23,7 @@ class Training(SegmentationModule):
         mask_threshold: a pixel belongs to a mask above this probability.
         init_from: checkpoint or weight file to start from; what did not fit is reported.
         freeze: ``backbone``: its weights, norms included, stay as they start;
-            ``all_but_click_head``: so does all else that the click head is not.
+            ``all_but_click_head``, ``all_but_edge_head``: so does all else that this head is not.
         optimizer: ``adam`` (AdamW with weight decay; TensorFlow's with ``compat``), ``sgd`` with a
             momentum of 0.9, or a class: see
             :func:`deepmac.lightning.optim.optimizer.build_optimizer`.
@@ -44,7 +44,7 @@ class Training(SegmentationModule):
         num_classes: Annotated[int, Range(1, 1_000_000)] | None = None,
         mask_threshold: OpenShare = 0.5,
         init_from: str | None = None,
-        freeze: Literal["backbone", "all_but_click_head"] | None = None,
+        freeze: Literal["backbone", "all_but_click_head", "all_but_edge_head"] | None = None,
         optimizer: OptimizerName = "adam",
         lr: PositiveFloat = 1e-3,
         lr_schedule: ScheduleShape = "cosine",

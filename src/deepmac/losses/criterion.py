@@ -53,6 +53,7 @@ class DeepMACCriterion(nn.Module):
         teachers: Sequence[Teacher] | None = None,
         step: int | Tensor | None = None,
         corrected: tuple[Tensor, Tensor] | None = None,
+        edges: tuple[Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Losses of one batch, in float32.
 
@@ -66,10 +67,12 @@ class DeepMACCriterion(nn.Module):
             teachers: for self-supervision, one for each of ``mask_logits``.
             step: optimizer step for warm-ups; None = no warm-up.
             corrected: (B, N, S, S) logits after clicks, and (B, N) bool which masks had any.
+            edges: of :func:`deepmac.losses.edges.edge_loss`.
 
         Returns:
             ``loss`` (the weighted sum to minimise), the unweighted parts by name (without a
-            detector ``mask`` alone, with a click head ``click`` too), and the weak losses on.
+            detector ``mask`` alone, with a click head ``click`` too, with an edge head ``edge``),
+            and the weak losses on.
         """
         valid = batch["valid"].float()
         objects = self._count(valid)
@@ -79,6 +82,7 @@ class DeepMACCriterion(nn.Module):
             "offset": self.options.offset_weight,
             "mask": self.options.mask_weight,
             "click": self.options.click_weight,
+            "edge": self.options.edge_weight,
             **self.options.weak_weights(),
         }
         parts: dict[str, list[Tensor]] = {name: [] for name in weights}
@@ -100,6 +104,9 @@ class DeepMACCriterion(nn.Module):
         if corrected is not None:
             each, counted = click_loss(corrected[0].float(), batch, corrected[1])
             parts["click"].append(each.sum() / self._count(counted))
+        if edges is not None:
+            each, counted = edges
+            parts["edge"].append(each.sum() / self._count(counted))
         losses = {name: torch.stack(values).mean() for name, values in parts.items() if values}
         total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return {"loss": total, **losses}

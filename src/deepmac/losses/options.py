@@ -159,6 +159,7 @@ class LossOptions(WeakLossOptions):
         click_weight: of the loss of masks corrected by simulated clicks, where there is a click
             head: cross-entropy and dice.
         max_clicks: the most clicks simulated for an object; steps take 1, 2, ... by turns.
+        edge_weight: of the cross-entropy of masks made finer, where there is an edge head.
         focal_alpha: exponent on the error of a prediction.
         focal_beta: exponent that spares cells near a centre.
         min_iou: see :func:`deepmac.losses.center_targets.center_targets`.
@@ -177,6 +178,7 @@ class LossOptions(WeakLossOptions):
     mask_loss: MaskLoss = "cross_entropy"
     click_weight: NonNegativeFloat = 5.0
     max_clicks: Annotated[int, Range(1, 100)] = 4
+    edge_weight: NonNegativeFloat = 5.0
     focal_alpha: NonNegativeFloat = 2.0
     focal_beta: NonNegativeFloat = 4.0
     min_iou: OpenShare = 0.7

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from deepmac.data.batch import Batch
 from deepmac.losses.grids import inside_boxes
@@ -37,7 +38,9 @@ def with_taught_masks(
     without = batch["valid"] & ~batch["mask_valid"]
     boxes = training_boxes(teacher, batch)
     found = teacher.mask_probabilities(teacher.last_stage(images), boxes, without).float()
-    grid = (found.shape[-2], found.shape[-1])
+    grid = (batch["mask_targets"].shape[-2], batch["mask_targets"].shape[-1])
+    if found.shape[-2:] != grid:  # an edge head learns from finer targets
+        found = F.interpolate(found, size=grid, mode="bilinear", align_corners=False)
     found = found * inside_boxes(batch["boxes"], teacher.mask_frames(boxes), grid)
     masks = found > threshold
     scores = expected_iou(found, masks)

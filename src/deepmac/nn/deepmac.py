@@ -18,6 +18,7 @@ from deepmac.nn.centernet import (
 )
 from deepmac.nn.clicks import ClickHead, Clicks, HeadInputs
 from deepmac.nn.conventions import Compat, conventions_of
+from deepmac.nn.edge_head import GRIDS, EdgeHead
 from deepmac.nn.full_resolution import original_box_crops
 from deepmac.nn.mask_heads import build_mask_head, check_mask_size
 from deepmac.nn.network import SegmentationNetwork
@@ -62,6 +63,8 @@ class DeepMAC(SegmentationNetwork):
         click_head: a second head that corrects masks by clicks, named as ``mask_head``; None = a
             mask is what its box says.
         click_channels: width of the click head.
+        edge_channels: width of a head that puts masks' edges where the picture's are
+            (:class:`deepmac.nn.edge_head.EdgeHead`); 0 = none.
         mask_size: side of the square box crop that the mask head sees and answers.
         box_margin: how far the crop looks beyond the box, as a share of the box's side, on each
             of its sides: the mask then need not end at a box that is a little too tight, nor
@@ -96,6 +99,7 @@ class DeepMAC(SegmentationNetwork):
         num_init_channels: Width = 64,
         click_head: str | None = None,
         click_channels: Width = 32,
+        edge_channels: Annotated[int, Range(0, 4096)] = 0,
         mask_size: Annotated[int, Range(1, 4096)] = 32,
         box_margin: Share = 0.0,
         detector: bool = True,
@@ -122,13 +126,22 @@ class DeepMAC(SegmentationNetwork):
             raise ValueError(f"crop_impl={crop_impl!r:.40} is none of {', '.join(CROP_IMPLS)}")
         if not 0 <= box_margin <= 1:
             raise ValueError(f"box_margin={box_margin} is a share of the box's side, 0 to 1")
-        for name, value, off in (("box_margin", box_margin, 0), ("click_head", click_head, "null")):
+        for name, value, off in (
+            ("box_margin", box_margin, 0),
+            ("click_head", click_head, "null"),
+            ("edge_channels", edge_channels, 0),
+        ):
             if value and (predict_full_resolution_masks or compat):
                 raise ValueError(
-                    f"{name}={value!r} is about crops that look beyond boxes or see clicks, which "
-                    "there are none of in full-resolution mode and in networks of the original: "
-                    f"set it to {off}"
+                    f"{name}={value!r} is about crops that look beyond boxes, see clicks or are "
+                    "made finer, which there are none of in full-resolution mode and in networks "
+                    f"of the original: set it to {off}"
                 )
+        if edge_channels and GRIDS[-1] % mask_size:
+            raise ValueError(
+                f"edge_channels={edge_channels} needs a mask_size that divides {GRIDS[-1]}, not "
+                f"{mask_size}"
+            )
         if click_head in _EMBEDDING_IS_NOT_AN_INPUT:
             raise ValueError(
                 f"click_head={click_head!r} cannot see clicks, which are channels: take another "
@@ -183,6 +196,8 @@ class DeepMAC(SegmentationNetwork):
                 mask_size=mask_size,
                 conventions=self.conventions,
             )
+        if edge_channels:
+            self.edge_head = EdgeHead(edge_channels)
 
     @property
     def takes_clicks(self) -> bool:
@@ -303,7 +318,8 @@ class DeepMAC(SegmentationNetwork):
         last = self.heads[-1]
         assert isinstance(last, CenterNetHeads)
         clicks = [] if self.click_head is None else [self.click_head.head]
-        return [self.backbone, *last.values(), self.mask_head, *clicks]
+        edges = [] if self.edge_head is None else [self.edge_head.net]
+        return [self.backbone, *last.values(), self.mask_head, *clicks, *edges]
 
     def detect(self, stage: Stage, true_sizes: Tensor | None = None) -> Detections:
         """The best ``max_detections`` boxes of each image; see ``decode_detections``.

@@ -12,6 +12,7 @@ from deepmac.nn.backbones import Normalize
 from deepmac.nn.centernet import Detections
 from deepmac.nn.clicks import Clicks
 from deepmac.nn.conventions import TODAY, Conventions
+from deepmac.nn.edge_head import EdgeHead
 from deepmac.nn.ranges import check_sides
 from deepmac.nn.roi_crop import grow_boxes
 
@@ -31,6 +32,7 @@ class SegmentationNetwork(nn.Module, ABC):
         frame_scale: side of what masks cover, in boxes: see :meth:`mask_frames`.
         max_detections: boxes that :meth:`detect` gives for each image.
         detector: whether :meth:`detect` finds anything; masks of given boxes work either way.
+        edge_head: what puts its masks' edges where the picture's are; None where it has none.
         conventions: today's, or those of a TensorFlow original.
         card: what is known of it beside its weights, a ``deepmac.models.card.ModelCard``; None
             where it did not come from a file.
@@ -46,9 +48,14 @@ class SegmentationNetwork(nn.Module, ABC):
     frame_scale: float
     max_detections: int
     detector: bool = True
+    edge_head: EdgeHead | None
     conventions: Conventions = TODAY
     card: object | None = None
     prepared: Literal["32", "bf16"] | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.edge_head = None
 
     @abstractmethod
     def last_stage(self, images: Tensor) -> Any:

@@ -17,6 +17,7 @@ from timm.layers import Conv2dSame, DropPath
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 
+from deepmac.nn.edge_head import ConvReLU, ConvStep
 from deepmac.nn.hourglass import ConvBlock, HourglassNetwork, Residual
 from deepmac.nn.mask_heads import ConvolutionalMaskHead
 
@@ -60,6 +61,10 @@ def pack_convolutions(module: nn.Module) -> None:
             setattr(module, name, _Block(child))
         elif isinstance(child, _WITH_SKIP) and _ends_in_a_convolution(child):
             setattr(module, name, _WithSkip(child))
+        elif isinstance(child, ConvStep):
+            setattr(module, name, _Step(child))
+        elif isinstance(child, ConvReLU):
+            setattr(module, name, PackedConvolution(child, nn.ReLU()))
         elif isinstance(child, Followed):
             setattr(module, name, PackedConvolution(child.convolution, child.then))
         elif type(child) in _CONVOLUTIONS and _takes(child):
@@ -190,6 +195,18 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         skip = x if self.skip is None else self.skip(x)
         return self.conv.plus(self.conv_block(x), skip, relu=True)
+
+
+class _Step(nn.Module):
+    """A ``ConvStep``."""
+
+    def __init__(self, step: ConvStep) -> None:
+        super().__init__()
+        self.first = PackedConvolution(step.first, nn.ReLU())
+        self.second = PackedConvolution(step.second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second.plus(self.first(x), x, relu=True)
 
 
 class _JoinedOnce(nn.Module):

@@ -18,27 +18,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepmac.losses.grids import inside_boxes
+from deepmac.nn.edge_head import GRIDS, EdgeHead, color_evidence
 
-GRID = 128
-"""Cells of a refined mask on each side, of a frame that is large enough for so many."""
-COARSE = 64
-"""Cells on each side at which colours count and explain probabilities."""
+COARSE, GRID = GRIDS
+"""Cells of a refined mask on each side, of frames of few pixels and of others. Without an edge head
+colours count and explain probabilities on the first."""
 FEW_PIXELS = 4 * COARSE
 """Longer side up to which a frame's mask has no more cells than that either: it makes no
 difference to its IoU, and takes half the time."""
+AT_ONCE = {COARSE: 32, GRID: 8}
+"""Masks that are refined together, by their cells: what a cache holds, and no less."""
 _RADIUS = 2
 """Of the windows, in coarse cells."""
 _EPSILON = 1e-4
 """Variance of a colour, on a scale of 0 to 1, from which on it is an edge."""
-_BINS = 16
-"""Of the histograms, for each of red, green and blue."""
 _COLOR_WEIGHT = 0.6
 """Of the logarithm of the colour's odds beside the network's logits."""
-_MOST = 3.0
-"""Bound on that logarithm."""
 _LOGIT_EPSILON = 1e-3
 _LEAST_CELLS, _PIXELS = 8, 256
 """Cells, and about so many pixels, that are averaged together."""
+_PARTS = 32
+"""Cells on each side at which parts are told apart, about."""
 _ISLAND, _HOLE = 0.05, 0.05
 """Parts and holes of less than this share of the mask's cells are specks."""
 
@@ -51,6 +51,7 @@ def refine_edges(
     threshold: float,
     boxes: Tensor | None = None,
     grid: int = GRID,
+    edge_head: EdgeHead | None = None,
 ) -> Tensor:
     """Probabilities on a finer grid, with edges where the picture has them.
 
@@ -62,6 +63,7 @@ def refine_edges(
         boxes: (N, 4) xyxy in pixels of the picture, within the frames: masks end there. None lets
             them fill their frames.
         grid: cells of the result on each side.
+        edge_head: the network's own, which finds the edges then.
 
     Returns:
         (N, grid, grid) float32 in 0..1, over the same frames.
@@ -69,15 +71,34 @@ def refine_edges(
     if not len(probabilities):
         return probabilities.new_zeros(0, grid, grid)
     guide = sample_picture(picture, frames, grid)
+    if edge_head is None:
+        snapped = _explained(probabilities, guide)
+    else:
+        snapped = _learned(edge_head, probabilities, guide)
+    if boxes is not None:
+        snapped = snapped * inside_boxes(boxes, frames, (grid, grid)).float()
+    return without_specks(snapped, threshold)
+
+
+def _learned(edge_head: EdgeHead, probabilities: Tensor, guide: Tensor) -> Tensor:
+    """(N, G, G) on the CPU; on XLA in one shape for all N up to ``AT_ONCE``."""
+    device, count = next(edge_head.parameters()).device, len(probabilities)
+    if device.type == "xla":
+        row = torch.arange(max(count, AT_ONCE.get(guide.shape[-1], 1))).clamp(max=count - 1)
+        probabilities, guide = probabilities[row], guide[row]
+    found = edge_head(probabilities.to(device), guide.to(device)).sigmoid()
+    return found.cpu()[:count]
+
+
+def _explained(probabilities: Tensor, guide: Tensor) -> Tensor:
+    """(N, G, G): colours' odds added, then the guided filter."""
+    grid = guide.shape[-1]
     coarse = min(COARSE, grid)
     colors, cells = resize_cells(guide, coarse), resize_cells(probabilities.float(), coarse)
     logits = torch.logit(cells, _LOGIT_EPSILON) + _COLOR_WEIGHT * color_evidence(colors, cells)
     slopes, offset = _explain(colors, logits.sigmoid(), _RADIUS, _EPSILON)
     snapped = (resize_cells(slopes, grid) * guide).sum(1) + resize_cells(offset, grid)
-    snapped = snapped.clamp(0, 1)
-    if boxes is not None:
-        snapped = snapped * inside_boxes(boxes, frames, (grid, grid)).float()
-    return without_specks(snapped, threshold)
+    return snapped.clamp(0, 1)
 
 
 def sample_picture(picture: Tensor, frames: Tensor, size: int) -> Tensor:
@@ -96,39 +117,10 @@ def sample_picture(picture: Tensor, frames: Tensor, size: int) -> Tensor:
     return torch.stack(cut).permute(0, 3, 2, 1).to(frames.device) / 255
 
 
-def color_evidence(guide: Tensor, probabilities: Tensor) -> Tensor:
-    """How much more often a cell's colour is the object's than its surroundings', as a logarithm.
-
-    Args:
-        guide: (N, 3, G, G) in 0..1.
-        probabilities: (N, G, G) in 0..1; sure cells count more.
-
-    Returns:
-        (N, G, G) in -3..3.
-    """
-    n = len(guide)
-    red, green, blue = (guide * (_BINS - 1)).round().long().flatten(2).unbind(1)
-    index = (red * _BINS + green) * _BINS + blue
-    weight = torch.stack([probabilities, 1 - probabilities]).square().flatten(2)
-    counts = weight.new_zeros(2, n, _BINS**3).scatter_add_(2, index.expand(2, -1, -1), weight)
-    smooth = counts.view(2 * n, 1, _BINS, _BINS, _BINS)
-    kernel = counts.new_tensor([0.25, 0.5, 0.25])
-    for shape, padding in (
-        ((3, 1, 1), (1, 0, 0)),
-        ((1, 3, 1), (0, 1, 0)),
-        ((1, 1, 3), (0, 0, 1)),
-    ):
-        smooth = F.conv3d(smooth, kernel.view(1, 1, *shape), padding=padding)
-    counts = smooth.view(2, n, -1) + index.shape[1] * 1e-5
-    frequency = counts / (counts.sum(2, keepdim=True) + 1)
-    odds = (frequency[0] / frequency[1]).log().clamp(-_MOST, _MOST)
-    return odds.gather(1, index).view_as(probabilities)
-
-
 def without_specks(probabilities: Tensor, threshold: float) -> Tensor:
     """(N, G, G): small islands brought down to the threshold, small holes lifted above it.
 
-    Parts are told apart on a grid half as fine where G is large: what nearly touches is one part.
+    Parts are told apart on a grid of about 32 cells: what nearly touches is one part.
     """
     mask = probabilities > threshold
     share = mask.sum((1, 2))[:, None, None]
@@ -144,11 +136,15 @@ def without_specks(probabilities: Tensor, threshold: float) -> Tensor:
 
 def _part_sizes(mask: Tensor, *, diagonal: bool) -> Tensor:
     """(N, H, W): of each cell the size of the part of the mask that it is in or right beside."""
-    if min(mask.shape[1:]) < COARSE or mask.shape[1] % 2 or mask.shape[2] % 2:
+    height, width = mask.shape[1:]
+    step = max(1, min(height, width) // _PARTS)
+    if height % step or width % step:
+        step = 1
+    if step == 1:
         return _component_sizes(mask, mask.long(), diagonal=diagonal)
-    quarters = F.avg_pool2d(mask[:, None].float(), 2)[:, 0]
-    sizes = _component_sizes(quarters > 0, (4 * quarters).long(), diagonal=diagonal)
-    return sizes.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    blocks = F.avg_pool2d(mask[:, None].float(), step)[:, 0]
+    sizes = _component_sizes(blocks > 0, (step**2 * blocks).round().long(), diagonal=diagonal)
+    return sizes.repeat_interleave(step, 1).repeat_interleave(step, 2)
 
 
 def _explain(guide: Tensor, values: Tensor, radius: int, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from deepmac.nn.network import SegmentationNetwork
 from deepmac.predict.letterbox import InputSpec
 from deepmac.predict.points import Points, clicks_of
 from deepmac.predict.refine import (
+    AT_ONCE,
     COARSE,
     FEW_PIXELS,
     GRID,
@@ -35,8 +36,8 @@ _CONTEXT = 2.5
 """Side of the window relative to the object's longer one."""
 _CLOSER_WEIGHT = 0.6
 """Of the closer look in the mean with the others."""
-_AT_ONCE = 8
-"""Windows that go through the backbone together."""
+_WINDOWS = 8
+"""Those that go through the backbone together."""
 
 
 @torch.inference_mode()
@@ -78,21 +79,25 @@ def finer_crops(
     finer = torch.zeros(len(values), GRID, GRID)
     few_pixels = (frames[:, 2:] - frames[:, :2]).amax(1) <= FEW_PIXELS
     for grid, rows in ((COARSE, few_pixels.nonzero()), (GRID, (~few_pixels).nonzero())):
-        for some in rows.flatten().split(_AT_ONCE):
-            finer[some] = _snapped(
-                values[some], frames[some], corners[some], pixels, threshold, grid
+        for some in rows.flatten().split(AT_ONCE[grid]):
+            found = refine_edges(
+                values[some],
+                frames[some],
+                pixels,
+                threshold=threshold,
+                boxes=corners[some],
+                grid=grid,
+                edge_head=network.edge_head,
             )
+            finer[some] = _on_the_finest_grid(found, corners[some], frames[some])
     return finer.numpy()
 
 
-def _snapped(
-    crops: Tensor, frames: Tensor, boxes: Tensor, pixels: Tensor, threshold: float, grid: int
-) -> Tensor:
-    """(N, GRID, GRID) masks with the picture's edges, found on a grid that may be coarser."""
-    found = refine_edges(crops, frames, pixels, threshold=threshold, boxes=boxes, grid=grid)
-    if grid == GRID:
-        return found
-    return resize_cells(found, GRID) * inside_boxes(boxes, frames, (GRID, GRID)).float()
+def _on_the_finest_grid(masks: Tensor, boxes: Tensor, frames: Tensor) -> Tensor:
+    """(N, GRID, GRID) of masks that may have fewer cells."""
+    if masks.shape[-1] == GRID:
+        return masks
+    return resize_cells(masks, GRID) * inside_boxes(boxes, frames, (GRID, GRID)).float()
 
 
 def _looks(
@@ -170,8 +175,8 @@ def closer(
     inside = ((boxes - origin) * (_WINDOW / (2 * half))).float()
     device = next(network.parameters()).device
     answers = []
-    for start in range(0, len(boxes), _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
+    for start in range(0, len(boxes), _WINDOWS):
+        some = slice(start, start + _WINDOWS)
         pixels = (sample_picture(picture, windows[some], _WINDOW) * 255).round().to(torch.uint8)
         x0, y0, x1, y1 = inside[some].unbind(1)
         turned = torch.stack([_WINDOW - x1, y0, _WINDOW - x0, y1], 1)
