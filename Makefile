@@ -11,7 +11,7 @@ SEED ?= 1
 export HYDRA_FULL_ERROR ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow lint bench gpu lite lite-gpu lite-clicks overfit kill-resume reference fuzz fuzz-data fuzz-settings soak test-tpu smoke docs clean
+.PHONY: help install train test test-slow lint bench gpu lite lite-gpu lite-clicks lite-edges overfit kill-resume reference fuzz fuzz-data fuzz-settings soak test-tpu smoke docs clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -62,6 +62,11 @@ lite-clicks: MINUTES = 44
 lite-clicks: OUT ?= runs/lite_clicks
 lite-clicks: $(STAMP)  ## Train deepmac-lite's click head on a CPU: make lite-clicks ROOT=COCO [MINUTES=44 OUT=runs/lite_clicks]
 	OMP_NUM_THREADS=1 $(BIN)/python train.py experiment=deepmac_lite_clicks trainer=cpu trainer.precision=bf16-mixed \
+	  data.root=$(abspath $(ROOT)) data.num_workers=1 $(call lite_run) $(ARGS)
+lite-edges: MINUTES = 35
+lite-edges: OUT ?= runs/lite_edges
+lite-edges: $(STAMP)  ## Train deepmac-lite's edge head on a CPU: make lite-edges ROOT=COCO [MINUTES=35 OUT=runs/lite_edges]
+	OMP_NUM_THREADS=1 $(BIN)/python train.py experiment=deepmac_lite_edges trainer=cpu trainer.precision=bf16-mixed \
 	  data.root=$(abspath $(ROOT)) data.num_workers=1 $(call lite_run) $(ARGS)
 lite_run = trainer.max_time=00:$(shell printf %02d:%02d $$(($(MINUTES) / 60)) $$(($(MINUTES) % 60))):00 \
   hydra.run.dir=$(abspath $(OUT)) $(if $(wildcard $(OUT)/checkpoints/last.ckpt),ckpt_path=last)

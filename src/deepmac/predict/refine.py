@@ -1,12 +1,11 @@
 """Masks made finer than the network's cells: edges snapped to the picture, specks and holes gone.
 
-The network answers S x S cells a box. On a finer grid over the same region of the picture three
-things happen to them. Colours that the object has more of than its surroundings count for it, the
-others against it, by two histograms weighted with the probabilities (the colour models of GrabCut,
-Rother et al. 2004, in one step and softly). A guided filter (He et al., PAMI 2013; its fast form,
-arXiv:1505.00996) explains the result by the colours, window by window, as ``a . colour + b``: where
-the picture has an edge near the mask's, the mask takes it over. Small islands go, small holes
-close.
+The network answers S x S cells a box. On a finer grid over the same region of the picture its edge
+head finds the edges, if it has one (``deepmac.nn.edge_head``). Without one, colours that the object
+has more of than its surroundings count for it, the others against it, by two histograms weighted
+with the probabilities; then a guided filter (He et al., PAMI 2013; its fast form, arXiv:1505.00996)
+explains the result by the colours, window by window, as ``a . colour + b``: where the picture has
+an edge near the mask's, the mask takes it over. In the end small islands go, and small holes close.
 
 The constants were chosen on training photographs (docs/leaderboard.md).
 """
