@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer, WeightAveraging
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
@@ -93,6 +93,7 @@ def test_attributes_that_we_read__are_there(tmp_path):
     assert vars(writer)["_last_global_step_saved"] == 10
     assert private.time_limit(Timer("00:00:01:30")) == 90
     assert private.time_limit(Timer()) == 0
+    assert private.averaged_module(WeightAveraging()) is None
     if find_spec("wandb"):
         logger = WandbLogger(save_dir=tmp_path)
         private.without_anonymous(logger)

@@ -69,10 +69,15 @@ def test_bfloat16__costs_what_it_costs_in_torch(picture: np.ndarray) -> None:
         predictor = Predictor(lite, image_size=512, precision=precision, runtime=runtime)
         predictor.set_image(picture)
         answers.append((predictor.predict_crops(boxes), predictor.predict(boxes, refine="none")))
-    (wanted, masks), (torchs, _), (crops, narrow) = answers
+    (wanted, masks), (torchs, narrow), (crops, other) = answers
     assert abs(crops - wanted).mean() < 1.5 * abs(torchs - wanted).mean() < 0.01
-    ours, theirs = np.asarray(narrow.masks), np.asarray(masks.masks)
-    assert ((ours & theirs).sum((1, 2)) / (ours | theirs).sum((1, 2))).min() > 0.96
+
+    def iou(found):  # the third box holds half of a person: a sixth of its cells are in doubt
+        ours, theirs = np.asarray(found.masks), np.asarray(masks.masks)
+        return (ours & theirs).sum((1, 2)) / (ours | theirs).sum((1, 2))
+
+    assert (1 - iou(other) < 1.5 * (1 - iou(narrow)) + 0.005).all()
+    assert iou(other)[:2].min() > 0.99
 
 
 def test_missing_package__is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

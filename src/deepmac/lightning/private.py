@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer, WeightAveraging
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.strategies import XLAStrategy
 from pytorch_lightning.strategies.launchers import subprocess_script
 from pytorch_lightning.strategies.launchers.xla import _XLALauncher
+from torch import nn
 
 __all__ = [
     "CheckpointWriter",
@@ -26,6 +27,7 @@ __all__ = [
     "SettingsCLI",
     "XLALauncher",
     "allow_compiled_kinds",
+    "averaged_module",
     "count_logged_steps",
     "epoch_ends",
     "has_checkpoint_files",
@@ -118,6 +120,12 @@ def has_checkpoint_files(trainer: pl.Trainer) -> bool:
 def time_limit(timer: Timer) -> float:
     """Seconds that ``trainer.max_time`` allows."""
     return timer._duration or 0.0
+
+
+def averaged_module(callback: WeightAveraging) -> nn.Module | None:
+    """The trained module with the averages for its weights; None before a training."""
+    average = callback._average_model
+    return None if average is None else average.module
 
 
 # Of launchers.

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 
+from deepmac.lightning.private import averaged_module
 from deepmac.nn.ranges import Share
 
 
@@ -32,7 +33,7 @@ class WarmedUpEMA(WeightAveraging):
     def averaged(self) -> nn.Module | None:
         """The module with the average for its weights, while a training runs; its mode is whatever
         it was last set to."""
-        return None if self._average_model is None else self._average_model.module
+        return averaged_module(self)
 
     @torch.no_grad()
     def _update(self, averages: list[Any], currents: list[Any], count: Tensor) -> None:
