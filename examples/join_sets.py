@@ -1,4 +1,4 @@
-"""Several COCO folders as one, for training: what deepmac-lite's photographs were joined with.
+"""Several COCO folders as one, for training, as deepmac-lite's photographs are.
 
     python examples/join_sets.py SMALL_COCO MORE_MASKS --out DATA \
         --times SMALL_COCO=8 coco_train_extra=4 dali_extra=4 feral_cats=2 penn_fudan=2
@@ -83,6 +83,9 @@ def main() -> int:
     given = parser.parse_args()
     refuse_existing(given.out)
     roots = [root.resolve() for root in given.roots]
+    names = [root.name for root in roots]
+    if len(set(names)) < len(names):
+        raise UserError("two folders have one name, which tells their pictures apart: rename one")
     joined = join(roots, dict(given.times))
     val = json.loads((roots[0] / VAL).read_text(encoding="utf-8"))
     for image in val["images"]:
@@ -94,7 +97,9 @@ def main() -> int:
         (folder / "images").mkdir()
         for root in roots:
             os.symlink(root / "images", folder / "images" / root.name)
-    print(f"{len(joined['images'])} images, {len(joined['annotations'])} masks -> {given.out}")
+    print(
+        f"{len(joined['images'])} images, {len(joined['annotations'])} annotations -> {given.out}"
+    )
     return 0
 
 

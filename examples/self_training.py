@@ -11,9 +11,9 @@ json first; the evaluation keeps them. Then, for each seed and at equal steps:
     self_training  + masks that `weak` gives to these objects, calibrated on the validation masks of
                    the classes that have masks, and weighted by the IoU to expect of them
     averaged_teacher
-                   the same with masks that the average of the run's own weights gives, while it
-                   trains: no teacher before it, and no labelling
-    second_round   the same with masks that `self_training` gives; if asked for
+                   `weak` + masks that the average of the run's own weights gives while it trains:
+                   no teacher before it, and no labelling
+    second_round   the third row with masks that `self_training` gives; if asked for
 
 Each step is a command that is printed and skipped where its result is there already.
 """

@@ -68,3 +68,16 @@ def tiny_model(card: ModelCard, seed: int = 0) -> SegmentationNetwork:
     """The network of a card, in eval mode."""
     torch.manual_seed(seed)
     return build_model(card, source="the test").eval()
+
+
+def masks_of_whole_boxes(**changes: Any) -> Any:
+    """A ``DeepMACModule`` of masks alone, whose mask head says: all of the box."""
+    from deepmac.lightning.deepmac_module import DeepMACModule
+
+    torch.manual_seed(0)
+    built = DeepMACModule(**{**TINY["deepmac"], "detector": False, **changes})
+    built.build(CLASSES)
+    with torch.no_grad():  # fresh logits are enormous
+        built.network.mask_head.project_out.weight.zero_()
+        built.network.mask_head.project_out.bias.fill_(0.5)
+    return built

@@ -108,6 +108,8 @@ def test_join_sets__of_classes_that_share_an_id_is_refused(tmp_path, monkeypatch
     words = (tmp_path / "one", tmp_path / "two", "--out", tmp_path / "out")
     assert ran(monkeypatch, "join_sets.py", *words) == 1
     assert "give one of them another id" in capsys.readouterr().err
+    assert ran(monkeypatch, "join_sets.py", words[0], words[0], *words[2:]) == 1
+    assert "two folders have one name" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -4,22 +4,15 @@ import pytest
 import torch
 
 from deepmac.errors import ConfigError
-from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.models.initial_weights import load_initial_weights
 from deepmac.nn.clicks import Clicks
-from networks import CLASSES, TINY
+from networks import masks_of_whole_boxes
 
-CLICKS = {"click_head": "hourglass10", "click_channels": 4, "detector": False}
+CLICKS = {"click_head": "hourglass10", "click_channels": 4}
 
 
 def module(**changes):
-    torch.manual_seed(0)
-    built = DeepMACModule(**{**TINY["deepmac"], **CLICKS, **changes})
-    built.build(CLASSES)
-    with torch.no_grad():  # fresh logits are enormous; these say: all of the box
-        built.network.mask_head.project_out.weight.zero_()
-        built.network.mask_head.project_out.bias.fill_(0.5)
-    return built
+    return masks_of_whole_boxes(**{**CLICKS, **changes})
 
 
 def batch(seed=0, count=8, marked=True):

@@ -4,20 +4,12 @@ import pytest
 import torch
 
 from deepmac.errors import ConfigError
-from deepmac.lightning.deepmac_module import DeepMACModule
 from deepmac.losses.edges import pooled_targets
-from networks import CLASSES, TINY
+from networks import masks_of_whole_boxes
 
 
 def module(**changes):
-    torch.manual_seed(0)
-    settings = {**TINY["deepmac"], "edge_channels": 4, "detector": False, **changes}
-    built = DeepMACModule(**settings)
-    built.build(CLASSES)
-    with torch.no_grad():  # fresh logits are enormous; these say: all of the box
-        built.network.mask_head.project_out.weight.zero_()
-        built.network.mask_head.project_out.bias.fill_(0.5)
-    return built
+    return masks_of_whole_boxes(**{"edge_channels": 4, **changes})
 
 
 def batch(seed=0, count=6, marked=True):
