@@ -22,7 +22,7 @@ from deepmac.nn.edge_head import GRIDS, EdgeHead, color_evidence
 COARSE, GRID = GRIDS
 """Cells of a refined mask on each side, of frames of few pixels and of others. Without an edge head
 colours count and explain probabilities on the first."""
-FEW_PIXELS = 4 * COARSE
+FEW_PIXELS = 6 * COARSE
 """Longer side up to which a frame's mask has no more cells than that either: it makes no
 difference to its IoU, and takes half the time."""
 AT_ONCE = {COARSE: 32, GRID: 8}
