@@ -60,6 +60,15 @@ def test_card__says_the_shape_and_older_cards_are_square() -> None:
         ModelCard.from_dict({**values, "input_shape": "round"}, source="x")
 
 
+def test_card__of_the_original_knows_squares_alone() -> None:
+    original = {**CARD.network, "compat": "tf_release"}
+    square = replace(CARD, network=original, input_shape="square")
+    assert ModelCard.from_dict(square.to_dict(), source="x") == square
+    values = replace(CARD, network=original).to_dict()
+    with pytest.raises(ConfigError, match=r"x says .* tf_release.* make it `input_shape: square`"):
+        ModelCard.from_dict(values, source="x")
+
+
 def test_predictor__shows_the_network_what_the_card_says() -> None:
     model = tiny_model(CARD)
     wide = np.random.default_rng(0).integers(0, 256, (120, 480, 3), dtype=np.uint8)
