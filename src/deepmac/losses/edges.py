@@ -29,9 +29,7 @@ def pooled_targets(targets: Tensor, size: int) -> Tensor:
 def edge_loss(
     network: DeepMAC, batch: Batch, logits: Tensor, *, step: int, threshold: float
 ) -> tuple[Tensor, Tensor]:
-    """What masks made finer lack, on the grids of 64 and 128 cells by turns.
-
-    Within the box, where masks end: cross-entropy, and how far the mask is from a good one.
+    """What masks made finer lack within their boxes, on the grids of 64 and 128 cells by turns.
 
     Args:
         network: with an edge head.
@@ -57,13 +55,29 @@ def edge_loss(
     else:
         index = counted.flatten().nonzero().squeeze(1)
     before = logits.detach().float().flatten(0, 1)[index].sigmoid()
-    answer = head(before, pictures.flatten(0, 1)[index]).float()
+    answer = head(before, pictures.flatten(0, 1)[index])
     truth = targets.flatten(0, 1)[index]
     within = inside_boxes(batch["mask_boxes"], frames, (grid, grid)).flatten(0, 1)[index]
-    cells = F.binary_cross_entropy_with_logits(answer, truth, reduction="none")
-    iou = soft_iou(answer, truth, within, threshold=threshold)
-    loss = (cells * within).mean((1, 2)) + _GOOD_WEIGHT * not_good(iou)
+    loss = what_masks_lack(answer, truth, within, threshold=threshold)
     return loss * trust.flatten()[index], counted.flatten()[index].float()
+
+
+def what_masks_lack(logits: Tensor, targets: Tensor, within: Tensor, *, threshold: float) -> Tensor:
+    """Cross-entropy of a mask's cells, and whether the mask as a whole is a good one.
+
+    Args:
+        logits: (M, G, G).
+        targets: (M, G, G) in 0..1.
+        within: (M, G, G), 0 or 1: cells of the box.
+        threshold: probability above which a cell belongs to a mask.
+
+    Returns:
+        (M,) float32.
+    """
+    logits = logits.float()
+    cells = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    iou = soft_iou(logits, targets, within, threshold=threshold)
+    return (cells * within).mean((1, 2)) + _GOOD_WEIGHT * not_good(iou)
 
 
 def _with_border(images: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
