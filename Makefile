@@ -63,10 +63,11 @@ lite-clicks: OUT ?= runs/lite_clicks
 lite-clicks: $(STAMP)  ## Train deepmac-lite's click head on a CPU: make lite-clicks ROOT=COCO [MINUTES=44 OUT=runs/lite_clicks]
 	OMP_NUM_THREADS=1 $(BIN)/python train.py experiment=deepmac_lite_clicks trainer=cpu trainer.precision=bf16-mixed \
 	  data.root=$(abspath $(ROOT)) data.num_workers=1 $(call lite_run) $(ARGS)
+lite-edges: MINUTES = 35
 lite-edges: OUT ?= runs/lite_edges
-lite-edges: $(STAMP)  ## Learn deepmac-lite's edge head on a CPU: make lite-edges ROOT=COCO [OUT=runs/lite_edges]
-	OMP_NUM_THREADS=1 $(BIN)/python examples/edge_head.py --model deepmac-lite --root $(abspath $(ROOT)) \
-	  --out $(abspath $(OUT)) $(ARGS)
+lite-edges: $(STAMP)  ## Train deepmac-lite's edge head on a CPU: make lite-edges ROOT=COCO [MINUTES=35 OUT=runs/lite_edges]
+	OMP_NUM_THREADS=1 $(BIN)/python train.py experiment=deepmac_lite_edges trainer=cpu trainer.precision=bf16-mixed \
+	  data.root=$(abspath $(ROOT)) data.num_workers=1 $(call lite_run) $(ARGS)
 lite_run = trainer.max_time=00:$(shell printf %02d:%02d $$(($(MINUTES) / 60)) $$(($(MINUTES) % 60))):00 \
   hydra.run.dir=$(abspath $(OUT)) $(if $(wildcard $(OUT)/checkpoints/last.ckpt),ckpt_path=last)
 

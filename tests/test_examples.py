@@ -143,35 +143,3 @@ def test_average_weights__of_unlike_models_is_refused(tmp_path, monkeypatch, cap
     assert averaged(monkeypatch, tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c") == 1
     assert "not of the same shape in all models" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
-
-
-def test_edge_head__learns_beside_a_model_that_stays_as_it_is(tmp_path, monkeypatch, capsys):
-    from deepmac.data.shapes.data_set import write_shapes
-
-    write_shapes(tmp_path / "coco", num_train=12, num_val=1, size=96)
-    (tmp_path / "model").mkdir()
-    card = tiny_card(detector=False)
-    state = tiny_model(card).state_dict()
-    write_model(tmp_path / "model", state, card)
-    words = ["--model", tmp_path / "model", "--root", tmp_path / "coco", "--out", tmp_path / "out"]
-    small = ["--width", 4, "--steps", 60, "--lr", 1e-2]
-    monkeypatch.setattr("torch.optim.AdamW", interrupted)
-    assert ran(monkeypatch, "edge_head.py", *words, *small) != 0
-    assert not (tmp_path / "out").exists()
-    (kept,) = (tmp_path / "out.crops").iterdir()
-    monkeypatch.undo()
-    monkeypatch.setattr("deepmac.Predictor.set_image", interrupted)  # what was kept is enough
-    assert ran(monkeypatch, "edge_head.py", *words, *small) == 0, capsys.readouterr().err
-    told = capsys.readouterr().out
-    before, after = (float(re.search(rf"{w}: +([0-9.]+),", told)[1]) for w in ("before", "after"))
-    assert after > before
-    made = load_model(tmp_path / "out")
-    found = made.state_dict()
-    assert made.edge_head is not None and found.keys() > state.keys()
-    assert not kept.exists()
-    for name, value in state.items():
-        assert torch.equal(found[name], value.half().float()) or not value.is_floating_point()
-
-
-def interrupted(*_, **__):
-    raise UserError("the power went")

@@ -194,8 +194,7 @@ class DeepMACSystem(SegmentationModule):
         network, options = self._network, self.criterion.options
         if network.edge_head is None or options.edge_weight == 0:
             return None
-        threshold = self.hparams["mask_threshold"]
-        return edge_loss(network, batch, logits, step=self.global_step, threshold=threshold)
+        return edge_loss(network, batch, logits, step=self.global_step)
 
     def _step_number(self) -> int | Tensor:
         """For warm-ups; on XLA sent to the device, as numbers 0 and 1 make graphs of their own."""

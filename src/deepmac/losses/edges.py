@@ -10,15 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepmac.data.batch import Batch
-from deepmac.losses.grids import inside_boxes
-from deepmac.losses.overlap import not_good, soft_iou
 from deepmac.nn.deepmac import DeepMAC
 from deepmac.nn.edge_head import GRIDS
 from deepmac.nn.roi_crop import roi_crop
 from deepmac.nn.tracing import static_shapes
-
-_GOOD_WEIGHT = 0.2
-"""Of the masks that are not good, beside the cross-entropy."""
 
 
 def pooled_targets(targets: Tensor, size: int) -> Tensor:
@@ -27,16 +22,15 @@ def pooled_targets(targets: Tensor, size: int) -> Tensor:
 
 
 def edge_loss(
-    network: DeepMAC, batch: Batch, logits: Tensor, *, step: int, threshold: float
+    network: DeepMAC, batch: Batch, logits: Tensor, *, step: int
 ) -> tuple[Tensor, Tensor]:
-    """What masks made finer lack within their boxes, on the grids of 64 and 128 cells by turns.
+    """Cross-entropy of masks made finer, on the grids of 64 and 128 cells by turns.
 
     Args:
         network: with an edge head.
         batch: with ``mask_targets`` on the finest grid, and the boxes' ``mask_boxes``.
         logits: (B, N, S, S) of the mask head.
         step: of the optimizer.
-        threshold: probability above which a cell belongs to a mask.
 
     Returns:
         (M,) the loss of each mask that counts, times the trust in its target, and (M,) float32, 1
@@ -56,28 +50,10 @@ def edge_loss(
         index = counted.flatten().nonzero().squeeze(1)
     before = logits.detach().float().flatten(0, 1)[index].sigmoid()
     answer = head(before, pictures.flatten(0, 1)[index])
-    truth = targets.flatten(0, 1)[index]
-    within = inside_boxes(batch["mask_boxes"], frames, (grid, grid)).flatten(0, 1)[index]
-    loss = what_masks_lack(answer, truth, within, threshold=threshold)
-    return loss * trust.flatten()[index], counted.flatten()[index].float()
-
-
-def what_masks_lack(logits: Tensor, targets: Tensor, within: Tensor, *, threshold: float) -> Tensor:
-    """Cross-entropy of a mask's cells, and whether the mask as a whole is a good one.
-
-    Args:
-        logits: (M, G, G).
-        targets: (M, G, G) in 0..1.
-        within: (M, G, G), 0 or 1: cells of the box.
-        threshold: probability above which a cell belongs to a mask.
-
-    Returns:
-        (M,) float32.
-    """
-    logits = logits.float()
-    cells = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    iou = soft_iou(logits, targets, within, threshold=threshold)
-    return (cells * within).mean((1, 2)) + _GOOD_WEIGHT * not_good(iou)
+    loss = F.binary_cross_entropy_with_logits(
+        answer.float(), targets.flatten(0, 1)[index], reduction="none"
+    )
+    return loss.mean((1, 2)) * trust.flatten()[index], counted.flatten()[index].float()
 
 
 def _with_border(images: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:

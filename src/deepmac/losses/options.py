@@ -159,7 +159,7 @@ class LossOptions(WeakLossOptions):
         click_weight: of the loss of masks corrected by simulated clicks, where there is a click
             head: cross-entropy and dice.
         max_clicks: the most clicks simulated for an object; steps take 1, 2, ... by turns.
-        edge_weight: of what masks made finer lack, where there is an edge head.
+        edge_weight: of the cross-entropy of masks made finer, where there is an edge head.
         focal_alpha: exponent on the error of a prediction.
         focal_beta: exponent that spares cells near a centre.
         min_iou: see :func:`deepmac.losses.center_targets.center_targets`.
