@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from deepmac import Predictor
 from deepmac.class_map import ClassMap
-from deepmac.errors import ConfigError
+from deepmac.errors import ConfigError, UserError
 from deepmac.models.card import ModelCard
 from deepmac.predict.letterbox import InputSpec
 from networks import tiny_card, tiny_model
@@ -61,12 +61,11 @@ def test_card__says_the_shape_and_older_cards_are_square() -> None:
 
 
 def test_card__of_the_original_knows_squares_alone() -> None:
-    original = {**CARD.network, "compat": "tf_release"}
-    square = replace(CARD, network=original, input_shape="square")
-    assert ModelCard.from_dict(square.to_dict(), source="x") == square
-    values = replace(CARD, network=original).to_dict()
-    with pytest.raises(ConfigError, match=r"x says .* tf_release.* make it `input_shape: square`"):
-        ModelCard.from_dict(values, source="x")
+    card = replace(CARD, network={**CARD.network, "compat": "tf_release"})
+    wide = np.zeros((120, 480, 3), np.uint8)
+    with pytest.raises(UserError, match="squares alone: make it `input_shape: square`"):
+        Predictor(tiny_model(card)).set_image(wide)
+    Predictor(tiny_model(replace(card, input_shape="square"))).set_image(wide)
 
 
 def test_predictor__shows_the_network_what_the_card_says() -> None:

@@ -59,8 +59,7 @@ class ModelCard:
         """Inverse of :meth:`to_dict`.
 
         Raises:
-            ConfigError: ``values``, read from ``source``, are something else, or say that pictures
-                keep their shape for a network of the original's conventions.
+            ConfigError: ``values``, read from ``source``, are something else.
         """
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise ConfigError(
@@ -91,9 +90,4 @@ class ModelCard:
                 f"{source} describes no usable model ({type(error).__name__}: {error}): convert "
                 "or train it again"
             ) from error
-        if card.input_shape == "picture" and card.network.get("compat"):
-            raise ConfigError(
-                f"{source} says `input_shape: picture`, and `compat: {card.network['compat']}`, "
-                "whose letterbox knows squares alone: make it `input_shape: square`"
-            )
         return card

@@ -19,6 +19,7 @@ from torchvision import tv_tensors
 from deepmac.data.original.resize import legacy_resize_bilinear, legacy_scaled_size
 from deepmac.data.transforms.compose import evaluation_transform
 from deepmac.data.transforms.geometry import Geometry
+from deepmac.errors import UserError
 from deepmac.models.card import InputShape
 from deepmac.models.files import card_of
 from deepmac.nn.conventions import TODAY, Conventions
@@ -110,11 +111,18 @@ def letterbox(
         image: (H, W, 3) uint8 RGB.
         frame: side of the square, or (height, width).
         conventions: the network's. TensorFlow 1's letterbox knows squares alone.
+
+    Raises:
+        UserError: it is asked for another shape.
     """
     if conventions.letterbox == "antialiased":
         return _house_letterbox(image, frame)
     size = frame if isinstance(frame, int) else frame[0]
-    assert frame in (size, (size, size)), f"TensorFlow 1 has no letterbox of {frame}"
+    if frame not in (size, (size, size)):
+        raise UserError(
+            "the model's card says `input_shape: picture`, but its network follows the original, "
+            "whose letterbox knows squares alone: make it `input_shape: square`"
+        )
     height, width = legacy_scaled_size(image.shape[0], image.shape[1], size)
     square = np.zeros((size, size, 3), dtype=np.float32)
     square[:height, :width] = legacy_resize_bilinear(image, height, width)
